@@ -1,0 +1,140 @@
+"""The progress board: what is solved, what is next, as a live widget and as plain text.
+
+Both are made of the same rows. The widget follows JupyterLab's light and dark themes through its
+CSS variables and moves as soon as a check passes, in this notebook or in another one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from labkit.exercises import engine, progress
+from labkit.exercises.exercise import COLOURS, STATES
+from labkit.exercises.questions import questions
+
+MARKS = {"passed": "[x]", "not yet": "[~]", "not tried": "[ ]"}
+BAR, HIGH = 240, 10  # width and height of a progress bar, in pixels
+TRACK = "var(--jp-layout-color3, rgba(128, 128, 128, 0.35))"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One exercise or question on the board."""
+
+    id: str
+    title: str
+    state: str
+
+    def __str__(self) -> str:
+        return f"{MARKS[self.state]} {self.id} {self.title}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """The rows of one notebook."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def done(self) -> int:
+        return sum(row.state == "passed" for row in self.rows)
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.done} of {len(self.rows)}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The board at one moment. In a notebook it shows a widget that stays up to date."""
+
+    sections: tuple[Section, ...]
+    note: str = ""
+
+    def headline(self) -> str:
+        done = sum(section.done for section in self.sections)
+        return f"Progress: {done} of {sum(len(s.rows) for s in self.sections)} passed"
+
+    def key(self) -> str:
+        return ", ".join(f"{MARKS[state]} {state}" for state in reversed(STATES))
+
+    def lines(self) -> list[str]:
+        """What the learner reads, line by line."""
+        lines = [self.headline()]
+        for section in self.sections:
+            lines += [str(section), *(str(row) for row in section.rows)]
+        return [*lines, self.key(), *([self.note] if self.note else [])]
+
+    def __str__(self) -> str:
+        rows = {str(row) for section in self.sections for row in section.rows}
+        return "\n".join(f"  {line}" if line in rows else line for line in self.lines())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = [f"<div><strong>{escape(self.headline())}</strong></div>"]
+        for section in self.sections:
+            rows = "".join(_row(row) for row in section.rows)
+            title = f'<div style="margin-top:8px">{escape(str(section))}</div>'
+            parts.append(f"{title}{_bar(section)}<div>{rows}</div>")
+        parts.append(f'<div style="margin-top:8px">{escape(self.key())}</div>')
+        if self.note:
+            parts.append(f'<div role="alert">{escape(self.note)}</div>')
+        ink = "color:var(--jp-content-font-color1, inherit);line-height:1.5"
+        return f'<div class="labkit-board" style="{ink}">{"".join(parts)}</div>'
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        from labkit import widgets  # here, so that the exercises work without ipywidgets
+
+        return widgets.shown(lambda: widgets.live(_html_now, progress.subscribe, _follow()))
+
+
+def _row(row: Row) -> str:
+    mark = f'<code style="color:{COLOURS[row.state]};background:none">{MARKS[row.state]}</code>'
+    return f"<div>{mark} {escape(row.id)} {escape(row.title)}</div>"
+
+
+def _bar(section: Section) -> str:
+    """How much of a notebook is passed, drawn as inline SVG."""
+    share = section.done / max(1, len(section.rows))
+    full = f'width="{BAR}" height="{HIGH}"'
+    return (
+        f'<svg {full} viewBox="0 0 {BAR} {HIGH}" role="img" aria-label="{escape(str(section))}">'
+        f'<rect {full} rx="3" style="fill:{TRACK}"/>'
+        f'<rect width="{BAR * share:.0f}" height="{HIGH}" rx="3" '
+        f'style="fill:{COLOURS["passed"]}"/></svg>'
+    )
+
+
+def _html_now() -> str:
+    return board()._repr_html_()
+
+
+def _follow() -> Callable[[], None]:
+    """Tells the board when another notebook changed the file since the last look."""
+    seen = progress.stamp()
+
+    def look() -> None:
+        nonlocal seen
+        now = progress.stamp()
+        if now != seen:
+            seen = now
+            progress.tell()
+
+    return look
+
+
+def board() -> Board:
+    """The progress over all notebooks, now."""
+    now = progress.load()
+    sections = []
+    for number in engine.notebooks():
+        rows = [
+            Row(e.id, f"{e.title} ({e.minutes} min, difficulty {e.difficulty} of 5)", now.state(e.id))
+            for e in engine.exercises(number)
+        ]
+        rows += [Row(q.id, q.text, now.state(q.id)) for q in questions(number)]
+        title = getattr(engine.module(number), "TITLE", f"Notebook {number}")
+        sections.append(Section(f"{number} {title}", tuple(rows)))
+    return Board(tuple(sections), now.note)

@@ -1,0 +1,81 @@
+"""Controls for the notebooks; what they show is worked out elsewhere.
+
+Written for ipywidgets 7.7 (Colab) and 8.1 alike. Each builder takes plain text, options and
+callbacks, so no control holds arithmetic and every one has a twin that needs no browser.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+
+LOOK_EVERY = 2.0  # seconds between two looks at what another notebook may have changed
+
+
+def in_kernel() -> bool:
+    """Whether a Jupyter kernel runs this code, so that a widget has somewhere to appear."""
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def shown(build: Callable[[], w.Widget]) -> dict[str, Any]:
+    """The mime bundle of a new widget; nothing outside a kernel.
+
+    An object that returns this from `_repr_mimebundle_` keeps its text and HTML beside the widget,
+    for nbval, for screen readers and for pages where no widget can live.
+    """
+    if not in_kernel():
+        return {}
+    view = {"version_major": 2, "version_minor": 0, "model_id": build().model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
+
+
+def live(
+    html: Callable[[], str],
+    subscribe: Callable[[Callable[[], None]], Callable[[], None]],
+    look: Callable[[], None],
+) -> w.HTML:
+    """HTML that is made again whenever `subscribe` calls, and looks for news while it can.
+
+    `look` runs every LOOK_EVERY seconds where an event loop runs, as it does in a kernel.
+    """
+    area = w.HTML(html())
+
+    def renew() -> None:
+        area.value = html()
+
+    subscribe(renew)
+    _repeat(look)
+    return area
+
+
+def _repeat(look: Callable[[], None]) -> None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # no loop: nothing can look in the background
+        return
+
+    def again() -> None:
+        look()
+        loop.call_later(LOOK_EVERY, again)
+
+    loop.call_later(LOOK_EVERY, again)
+
+
+def question(
+    text: str, options: Sequence[tuple[str, str]], ask: str, answered: Callable[[str], str]
+) -> w.VBox:
+    """Radio buttons under a question; `answered` turns the chosen value into HTML."""
+    buttons = w.RadioButtons(options=options, index=None, layout={"width": "auto"})
+    reason = w.HTML()
+
+    def chosen(change: dict[str, Any]) -> None:
+        if change["new"] is not None:
+            reason.value = answered(change["new"])
+
+    buttons.observe(chosen, "value")
+    title = w.HTML(f"<strong>{escape(text)}</strong>")
+    return w.VBox([title, buttons, w.HTML(f"<small>({escape(ask)})</small>"), reason])
