@@ -32,7 +32,7 @@ from labkit.exercises.exercise import Exercise, Verdict
 KEPT = 4000  # characters of the learner's output that a verdict keeps
 SHOWN = 200  # characters of an error's text that fit in a one-line verdict
 AGAIN = 0.05  # seconds until a stopped answer that caught the stop is stopped again
-NOT_TRIED = "put your lines where the stub raises NotImplementedError"
+NOT_TRIED = "put your answer where the stub stands"
 
 
 class TimeUp(BaseException):
@@ -59,10 +59,11 @@ class _Buffer(io.TextIOBase):
 
 
 class _Watch:
-    """Hands the judge the learner's object and remembers whether a call gave None."""
+    """Hands the judge the learner's object and remembers what calls to a function came to."""
 
     def __init__(self, copies: bool) -> None:
-        self.copies, self.gave_none = copies, False
+        self.copies = copies
+        self.returned, self.gave_none = False, False  # of the latest call; of any call
 
     def guard(self, answer: object) -> object:
         """A function that copies its inputs, a copied value, or the object as it is."""
@@ -75,8 +76,9 @@ class _Watch:
         def guarded(*args: Any, **kwargs: Any) -> object:  # noqa: ANN401
             if self.copies:
                 args, kwargs = _copied((args, kwargs))
+            self.returned = False
             result = answer(*args, **kwargs)
-            self.gave_none |= result is None
+            self.returned, self.gave_none = True, self.gave_none or result is None
             return result
 
         return guarded
@@ -87,6 +89,8 @@ def judged(exercise: Exercise, answer: object) -> Verdict:
     watch, buffer = _Watch(exercise.copies), _Buffer()
 
     def work() -> tuple[str, str]:
+        if answer is ...:  # a value that is still to be filled in
+            return "not tried", NOT_TRIED
         try:
             return _read(exercise, exercise.judge(watch.guard(answer)))
         except NotImplementedError as error:
@@ -124,9 +128,13 @@ def _not_implemented(error: NotImplementedError) -> tuple[str, str]:
 
 
 def _slip(error: BaseException, watch: _Watch) -> str:
-    if watch.gave_none:
+    """Whose error it was: a function that came back did not raise, the judge choked on it."""
+    told = _described(error)
+    if watch.gave_none and "NoneType" in told:
         return "your code returned None: is a `return` missing?"
-    return f"your code raised {_described(error)}"
+    if watch.returned:
+        return f"what your code returned cannot be used ({told})"
+    return f"your code raised {told}"
 
 
 def _described(error: BaseException) -> str:

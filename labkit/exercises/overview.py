@@ -130,11 +130,8 @@ def board() -> Board:
     now = progress.load()
     sections = []
     for number in engine.notebooks():
-        rows = [
-            Row(e.id, f"{e.title} ({e.minutes} min, difficulty {e.difficulty} of 5)", now.state(e.id))
-            for e in engine.exercises(number)
-        ]
-        rows += [Row(q.id, q.text, now.state(q.id)) for q in questions(number)]
+        items = [*engine.exercises(number), *questions(number)]
+        rows = tuple(Row(item.id, item.headline, now.state(item.id)) for item in items)
         title = getattr(engine.module(number), "TITLE", f"Notebook {number}")
-        sections.append(Section(f"{number} {title}", tuple(rows)))
+        sections.append(Section(f"{number} {title}", rows))
     return Board(tuple(sections), now.note)

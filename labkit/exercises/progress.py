@@ -55,7 +55,7 @@ class _Broken(ValueError):
 
 def folder() -> Path:
     """Where the progress file lives; LABKIT_HOME moves it."""
-    return Path(os.environ.get("LABKIT_HOME") or Path.home() / ".labkit").expanduser()
+    return Path(os.path.expanduser(os.environ.get("LABKIT_HOME") or "~/.labkit"))
 
 
 def load() -> Progress:
