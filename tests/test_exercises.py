@@ -77,6 +77,10 @@ def sample(**changes):
     return Exercise(**{**fields, **changes})
 
 
+def mine(numbers):
+    return [x + x for x in numbers]
+
+
 def double(numbers):
     """Each number doubled."""
     return [2 * x for x in numbers]
@@ -201,9 +205,9 @@ def for_ever():
 
 def for_ever_and_deaf():
     while True:
-        try:
+        try:  # noqa: SIM105
             time.sleep(0.001)
-        except:  # noqa: E722, SIM105
+        except:  # noqa: E722
             pass
 
 
@@ -366,7 +370,7 @@ def one(monkeypatch):
 
 
 def test_check_returns_one_line(one):
-    assert repr(check("00.9", double)) == "00.9 passed: doubles"
+    assert repr(check("00.9", mine)) == "00.9 passed: doubles"
     assert repr(check("00.9", unsolved)) == "00.9 not tried: put your answer where the stub stands"
     assert "<strong>not yet</strong>: got [1, 2, 3]" in check("00.9", list)._repr_html_()
 
@@ -378,13 +382,10 @@ def test_a_switch_makes_check_raise_its_sentence(one, monkeypatch, switch, value
         check("00.9", lambda numbers: list(numbers))
     with pytest.raises(AssertionError, match=r"^00\.9 not tried: put your answer"):
         check("00.9", unsolved)
-    assert check("00.9", double)
+    assert check("00.9", mine)
 
 
 def test_use_takes_the_learners_where_it_passes_and_says_so(one, capsys):
-    def mine(numbers):
-        return [x + x for x in numbers]
-
     assert use("00.9", mine) is mine
     assert capsys.readouterr().out == "00.9 twice: from here on yours\n"
 
@@ -394,6 +395,14 @@ def test_use_falls_back_to_the_library_and_says_so(one, capsys, answer, state):
     assert use("00.9", answer) is double
     line = f"00.9 twice: from here on the library's (yours: {state})\n"
     assert capsys.readouterr().out == line
+
+
+def test_the_librarys_own_object_does_not_count_as_solved(one, capsys):
+    answer = use("00.9", unsolved)
+    verdict = check("00.9", answer)
+    assert verdict.state == "not tried"
+    assert verdict.message == "this is the library's own; run the cell that defines twice again"
+    assert use("00.9", answer) is double
 
 
 def test_without_the_fallback_use_hands_the_stub_back(one, monkeypatch):

@@ -103,7 +103,7 @@ def check(id: str, answer: object) -> Verdict:
 
     Raises AssertionError where the verdict is not "passed" and a switch of the tests asks for it.
     """
-    verdict = judged(find(id), answer)
+    verdict = _verdict(find(id), answer)
     note = progress.record(id, verdict.state).note
     verdict = Verdict(verdict.state, verdict.message, id, note, verdict.printed)
     if not verdict and (project.strict() or not project.fallback()):
@@ -111,12 +111,21 @@ def check(id: str, answer: object) -> Verdict:
     return verdict
 
 
+def _verdict(exercise: Exercise, answer: object) -> Verdict:
+    """The judge's verdict, except on the library's own object: after `use` the learner's name may
+    stand for it, and the check cell run again must not count it as solved."""
+    if callable(answer) and answer is exercise.solution:
+        own = f"this is the library's own; run the cell that defines {exercise.stub} again"
+        return Verdict("not tried", own, exercise.id)
+    return judged(exercise, answer)
+
+
 def use(id: str, answer: object) -> Any:  # noqa: ANN401
     """`answer` where it passes its judge, else the library's own; says which in one line."""
     exercise = find(id)
     if not project.fallback():
         return answer
-    verdict = judged(exercise, answer)
+    verdict = _verdict(exercise, answer)
     whose = "yours" if verdict else f"the library's (yours: {verdict.state})"
     # The one line that is printed here: the value itself goes to the learner's variable.
     print(f"{id} {exercise.stub}: from here on {whose}")

@@ -91,8 +91,10 @@ class Board:
 
 
 def _row(row: Row) -> str:
-    mark = f'<code style="color:{COLOURS[row.state]};background:none">{MARKS[row.state]}</code>'
-    return f"<div>{mark} {escape(row.id)} {escape(row.title)}</div>"
+    """The state is in the mark's own characters; the colour beside it only repeats it."""
+    style = f"border-left:4px solid {COLOURS[row.state]};padding-left:8px"
+    mark = f'<code style="background:none;color:inherit">{MARKS[row.state]}</code>'
+    return f'<div style="{style}">{mark} {escape(row.id)} {escape(row.title)}</div>'
 
 
 def _bar(section: Section) -> str:
