@@ -1,6 +1,7 @@
 """The engine, and every exercise of every notebook with its bank of wrong answers."""
 
 import dataclasses
+import importlib
 import inspect
 import random
 import re
@@ -231,6 +232,20 @@ def test_an_endless_loop_is_stopped(loop, where):
     assert time.monotonic() - started < 3
     assert verdict.state == "not yet"
     assert "stopped after 0.2 s" in verdict.message
+
+
+@pytest.mark.parametrize("where", [in_the_main_thread, in_another_thread])
+def test_a_slow_import_is_let_through(where, tmp_path, monkeypatch):
+    name = f"slow_{where.__name__}"
+    (tmp_path / f"{name}.py").write_text("import time; time.sleep(0.5); done = True")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def answer(numbers):
+        importlib.import_module(name)
+        return double(numbers)
+
+    assert where(lambda: judged(sample(seconds=0.2), answer))
+    assert sys.modules.pop(name).done
 
 
 def test_an_alarm_that_was_set_before_the_judge_still_rings():

@@ -114,11 +114,6 @@ class Exercise:
             raise ValueError(f"{self.id}: the stub {self.stub!r} is not a Python name")
 
     @property
-    def headline(self) -> str:
-        """What the board shows."""
-        return f"{self.title} ({self.minutes} min, difficulty {self.difficulty} of 5)"
-
-    @property
     def praise(self) -> str:
         """What a passed judge says: the first line of its docstring, else the title."""
         return (self.judge.__doc__ or self.title).strip().splitlines()[0]

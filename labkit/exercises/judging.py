@@ -32,6 +32,7 @@ from labkit.exercises.exercise import Exercise, Verdict
 KEPT = 4000  # characters of the learner's output that a verdict keeps
 SHOWN = 200  # characters of an error's text that fit in a one-line verdict
 AGAIN = 0.05  # seconds until a stopped answer that caught the stop is stopped again
+IMPORTLIB = "<frozen importlib._bootstrap>"  # the file of the frames of a running import
 NOT_TRIED = "put your answer where the stub stands"
 
 
@@ -186,6 +187,9 @@ def _limited_by_alarm(work: Callable[[], Any], seconds: float) -> Any | None:  #
         inside = _frames_inside(work, frame)
         if inside is None:
             return  # the alarm came a moment too late: the work is done
+        if _importing(inside):
+            signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
+            return
         for each in inside:  # whoever catches the stop meets it again on the next line
             each.f_trace = _stop
         sys.settrace(lambda *_: None)
@@ -214,6 +218,13 @@ def _frames_inside(work: Callable[[], Any], frame: FrameType | None) -> list[Fra
     return inside if frame else None
 
 
+def _importing(frames: list[FrameType]) -> bool:
+    """Whether an import is under way. The first `import torch` takes long on a slow disk, and one
+    that is stopped half way leaves torch broken until the kernel restarts: the clock starts anew.
+    """
+    return any(frame.f_code.co_filename == IMPORTLIB for frame in frames)
+
+
 def _stop(_frame: FrameType, event: str, _value: object) -> Callable[..., Any]:
     """A trace function that stops a frame at its next line; an `exception` event is no line."""
     if event == "line":
@@ -226,6 +237,8 @@ def _limited_by_thread(work: Callable[[], Any], seconds: float) -> Any | None:  
     thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
     thread.start()
     thread.join(seconds)
+    while _importing(_frames_inside(work, sys._current_frames().get(thread.ident)) or []):
+        thread.join(seconds)
     for _ in range(20):  # the stop arrives between two lines of Python, and may be caught
         if not thread.is_alive():
             break

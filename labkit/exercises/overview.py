@@ -4,16 +4,23 @@ Both are made of the same rows. The widget follows JupyterLab's light and dark t
 CSS variables and moves as soon as a check passes, in this notebook or in another one.
 """
 
+import ast
+import importlib.util
+import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from typing import Any
 
 from labkit.exercises import engine, progress
-from labkit.exercises.exercise import COLOURS, STATES
-from labkit.exercises.questions import questions
+from labkit.exercises.exercise import COLOURS, STATES, Exercise
+from labkit.exercises.questions import Question
 
 MARKS = {"passed": "[x]", "not yet": "[~]", "not tried": "[ ]"}
+HEADLINES = {
+    "Exercise": (Exercise, "{title} ({minutes} min, difficulty {difficulty} of 5)"),
+    "Question": (Question, "{text}"),
+}
 BAR, HIGH = 240, 10  # width and height of a progress bar, in pixels
 TRACK = "var(--jp-layout-color3, rgba(128, 128, 128, 0.35))"
 
@@ -132,8 +139,38 @@ def board() -> Board:
     now = progress.load()
     sections = []
     for number in engine.notebooks():
-        items = [*engine.exercises(number), *questions(number)]
-        rows = tuple(Row(item.id, item.headline, now.state(item.id)) for item in items)
-        title = getattr(engine.module(number), "TITLE", f"Notebook {number}")
+        title, items = outline(source(number))
+        rows = tuple(Row(id, headline, now.state(id)) for id, headline in items)
         sections.append(Section(f"{number} {title}", rows))
     return Board(tuple(sections), now.note)
+
+
+def source(notebook: str) -> str:
+    """The text of an exercise module."""
+    spec = importlib.util.find_spec(f"labkit.exercises.ex{notebook}")
+    return spec.loader.get_source(spec.name)
+
+
+def outline(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Title of a notebook, and id and headline of each exercise and question, in order.
+
+    Read from the module's text: to import every module would load torch, transformers and PEFT,
+    many seconds for a list of titles. So these few fields must be written as plain literals.
+    """
+    title, items = "", []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TITLE":
+            title = ast.literal_eval(node.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in HEADLINES:
+            items.append((node.lineno, *_headline(node)))
+    return title, [(id, headline) for _, id, headline in sorted(items)]
+
+
+def _headline(call: ast.Call) -> tuple[str, str]:
+    """Id and headline of one `Exercise(...)` or `Question(...)` as it is written."""
+    kind, form = HEADLINES[ast.unparse(call.func)]
+    written = dict(zip([field.name for field in fields(kind)], call.args, strict=False))
+    written |= {keyword.arg: keyword.value for keyword in call.keywords}
+    wanted = {name for _, name, _, _ in string.Formatter().parse(form) if name}
+    told = {name: ast.literal_eval(written[name]) for name in wanted}
+    return ast.literal_eval(written["id"]), form.format(**told)

@@ -45,11 +45,6 @@ class Question:
             raise ValueError(f"{self.id}: a choice has no reason")
 
     @property
-    def headline(self) -> str:
-        """What the board shows."""
-        return self.text
-
-    @property
     def letters(self) -> dict[str, Choice]:
         """The choices by letter."""
         return {chr(ord("a") + place): choice for place, choice in enumerate(self.choices)}
