@@ -1,6 +1,7 @@
 """Exercises that check themselves: judges, hints, quiz questions and the progress board.
 
     exercise    what an exercise is, and its bank of wrong answers
+    limits      stops what runs for too long
     judging     runs a judge; always comes back with a verdict
     compare     names how an answer differs from the right one
     progress    one small file per learner

@@ -3,41 +3,30 @@
 The learner's code may loop for ever, print a gigabyte, change its inputs, call `sys.exit` or
 return nothing at all. None of that may stop the notebook, so a judge runs behind four fences:
 
-    time      an alarm in the main thread (Unix), else a second thread that is told to stop
-    output    stdout and stderr go to a buffer that keeps the first KEPT characters
+    time      see limits
+    output    stdout, stderr and warnings go to a buffer that keeps the first KEPT characters
     inputs    a function gets deep copies of what the judge hands it
     chance    the random states of Python, NumPy and torch are put back afterwards
-
-What stays outside: a single call into C that never returns cannot be interrupted, and `os._exit`
-ends the process.
 """
 
 import contextlib
 import copy
-import ctypes
 import functools
 import inspect
 import io
 import random
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from types import FrameType
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from labkit.exercises.exercise import Exercise, Verdict
+from labkit.exercises.limits import TimeUp, limited
 
 KEPT = 4000  # characters of the learner's output that a verdict keeps
 SHOWN = 200  # characters of an error's text that fit in a one-line verdict
-AGAIN = 0.05  # seconds until a stopped answer that caught the stop is stopped again
-IMPORTLIB = "<frozen importlib._bootstrap>"  # the file of the frames of a running import
 NOT_TRIED = "put your answer where the stub stands"
-
-
-class TimeUp(BaseException):
-    """The limit is over. Not an Exception, so that `except Exception` does not swallow it."""
 
 
 class _Buffer(io.TextIOBase):
@@ -101,8 +90,8 @@ def judged(exercise: Exercise, answer: object) -> Verdict:
         except BaseException as error:  # the learner's code: whatever it raises is an answer
             return "not yet", _slip(error, watch)
 
-    with _chance_kept(), contextlib.redirect_stdout(buffer), contextlib.redirect_stderr(buffer):
-        state, message = _limited(work, exercise.seconds) or _too_slow(exercise)
+    with _chance_kept(), _captured(buffer):
+        state, message = limited(work, exercise.seconds) or _too_slow(exercise)
     return Verdict(state, message, exercise.id, printed=buffer.text())
 
 
@@ -158,6 +147,19 @@ def _copied(value: Any) -> Any:  # noqa: ANN401
 
 
 @contextlib.contextmanager
+def _captured(buffer: _Buffer) -> Iterator[None]:
+    """Everything that is printed goes to `buffer`, warnings too: a verdict hangs on no filter."""
+    with (
+        contextlib.redirect_stdout(buffer),
+        contextlib.redirect_stderr(buffer),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda text, kind, *_: buffer.write(f"{kind.__name__}: {text}\n")
+        yield
+
+
+@contextlib.contextmanager
 def _chance_kept() -> Iterator[None]:
     """A judge may set seeds; the learner's next cell draws as if it had not run."""
     python = random.getstate()
@@ -172,77 +174,3 @@ def _chance_kept() -> Iterator[None]:
             numpy.random.set_state(of_numpy)
         if torch:
             torch.set_rng_state(of_torch)
-
-
-def _limited(work: Callable[[], Any], seconds: float) -> Any | None:  # noqa: ANN401
-    """What `work` returns, or None when the time is up."""
-    on_main = threading.current_thread() is threading.main_thread()
-    if on_main and hasattr(signal, "setitimer"):
-        return _limited_by_alarm(work, seconds)
-    return _limited_by_thread(work, seconds)
-
-
-def _limited_by_alarm(work: Callable[[], Any], seconds: float) -> Any | None:  # noqa: ANN401
-    def ring(_number: int, frame: FrameType | None) -> None:
-        inside = _frames_inside(work, frame)
-        if inside is None:
-            return  # the alarm came a moment too late: the work is done
-        if _importing(inside):
-            signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
-            return
-        for each in inside:  # whoever catches the stop meets it again on the next line
-            each.f_trace = _stop
-        sys.settrace(lambda *_: None)
-        raise TimeUp
-
-    tracer = sys.gettrace()
-    handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
-    try:
-        return work()
-    except TimeUp:
-        return None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        sys.settrace(tracer)
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-
-
-def _frames_inside(work: Callable[[], Any], frame: FrameType | None) -> list[FrameType] | None:
-    """The frames that run on behalf of `work`, or None when it is not running."""
-    inside = []
-    while frame and frame.f_code is not work.__code__:
-        inside.append(frame)
-        frame = frame.f_back
-    return inside if frame else None
-
-
-def _importing(frames: list[FrameType]) -> bool:
-    """Whether an import is under way. The first `import torch` takes long on a slow disk, and one
-    that is stopped half way leaves torch broken until the kernel restarts: the clock starts anew.
-    """
-    return any(frame.f_code.co_filename == IMPORTLIB for frame in frames)
-
-
-def _stop(_frame: FrameType, event: str, _value: object) -> Callable[..., Any]:
-    """A trace function that stops a frame at its next line; an `exception` event is no line."""
-    if event == "line":
-        raise TimeUp
-    return _stop
-
-
-def _limited_by_thread(work: Callable[[], Any], seconds: float) -> Any | None:  # noqa: ANN401
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
-    thread.start()
-    thread.join(seconds)
-    while _importing(_frames_inside(work, sys._current_frames().get(thread.ident)) or []):
-        thread.join(seconds)
-    for _ in range(20):  # the stop arrives between two lines of Python, and may be caught
-        if not thread.is_alive():
-            break
-        stop = ctypes.py_object(TimeUp)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), stop)
-        thread.join(AGAIN)
-    return found[0] if found else None
