@@ -235,6 +235,16 @@ def test_an_endless_loop_is_stopped(loop, where):
     assert "stopped after 0.2 s" in verdict.message
 
 
+def test_a_stopped_loop_does_not_go_on_in_the_background():
+    before = threading.active_count()
+    in_another_thread(lambda: judged(sample(seconds=0.1), lambda _: for_ever()))
+    assert threading.active_count() == before
+
+
+def test_a_value_that_is_still_to_be_filled_in_is_not_tried():
+    assert judged(sample(), ...).state == "not tried"
+
+
 @pytest.mark.parametrize("where", [in_the_main_thread, in_another_thread])
 def test_a_slow_import_is_let_through(where, tmp_path, monkeypatch):
     name = f"slow_{where.__name__}"
