@@ -27,6 +27,7 @@ from labkit.loss import causal_loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PretrainedConfig
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -59,6 +60,23 @@ def lora_parameters(config: Any, rank: int) -> int:  # noqa: ANN401
     attention = 2 * (hidden + queries) + 2 * (hidden + keys)  # q and o, k and v: in + out
     mlp = 3 * (hidden + inner)  # gate, up, down
     return config.num_hidden_layers * rank * (attention + mlp)
+
+
+def on_meta(
+    config: "PretrainedConfig", rank: int, targets: str | Sequence[str] = "all-linear"
+) -> "PeftModel":
+    """A model of this config with LoRA on it, as shapes without any numbers."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return attach(AutoModelForCausalLM.from_config(config), rank, targets=targets)
+
+
+def count_for_config(
+    config: "PretrainedConfig", rank: int, targets: str | Sequence[str] = "all-linear"
+) -> Count:
+    """What LoRA would train in a model of this config, whose weights need not be here."""
+    return count(on_meta(config, rank, targets))
 
 
 def attach(
