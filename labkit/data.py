@@ -116,6 +116,11 @@ class Encoded:
     labels: list[int]
 
 
+def mask_prompt(prompt: list[int], whole: list[int]) -> list[int]:
+    """The labels of `whole`, which begins with `prompt`: IGNORE there, its own tokens after it."""
+    return [IGNORE] * len(prompt) + whole[len(prompt) :]
+
+
 def encode(
     tokenizer: "PreTrainedTokenizerBase", example: Example, max_length: int | None = None
 ) -> Encoded:
@@ -138,7 +143,7 @@ def encode(
             f"{len(whole)} tokens in {example.prompt[:40]!r} exceed max_length={max_length}; "
             f"raise it to {len(whole)} or leave the example out"
         )
-    return Encoded(whole, [IGNORE] * len(prompt) + whole[len(prompt) :])
+    return Encoded(whole, mask_prompt(prompt, whole))
 
 
 def collate(items: Sequence[Encoded], pad_id: int, multiple: int = 8) -> "dict[str, Tensor]":

@@ -25,7 +25,7 @@ from labkit.data import IGNORE
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK = 512  # rows: 512 x 128,256 float32 logits are 251 MiB
+CHUNK_BYTES = 64 * 2**20  # of float32 logits that exist at one time: 130 rows of Llama 3's
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int = CHUNK
+    hidden: Tensor, weight: Tensor, labels: Tensor, chunk: int | None = None
 ) -> Tensor:
     """Mean cross entropy of `hidden @ weight.T` against `labels`; holds no (tokens, vocab) table.
 
@@ -83,13 +83,15 @@ def linear_cross_entropy(
         weight: (vocab, hidden_size).
         labels: (tokens,), already shifted: the token that each row guesses. IGNORE is left out;
             if every label is IGNORE the loss is 0.
-        chunk: rows whose logits exist at one time.
+        chunk: rows whose logits exist at one time; None: as many as fill CHUNK_BYTES.
 
     Raises:
         ValueError: if rows and labels differ in number, or `chunk` is below 1.
     """
     if hidden.shape[:1] != labels.shape:
         raise ValueError(f"{len(hidden)} hidden states, labels {tuple(labels.shape)}: one each")
+    if chunk is None:
+        chunk = max(1, CHUNK_BYTES // (torch.float32.itemsize * len(weight)))
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 row")
     return _LinearCrossEntropy.apply(hidden, weight, labels, chunk)

@@ -202,7 +202,7 @@ VALUES: dict[str, Callable[[random.Random], str | int]] = {
 
 
 def object_of(rng: random.Random) -> Sample:
-    """Two to four pairs as JSON. Every token of the task's answers occurs; the record never does."""
+    """Two to four pairs as JSON: every token of the record occurs, the record itself never."""
     keys = rng.sample(list(VALUES), rng.randint(2, 4))
     pairs = {key: VALUES[key](rng) for key in keys}
     text = "; ".join(f"{key} {value}" for key, value in pairs.items())

@@ -1,0 +1,28 @@
+"""labkit: the few tools behind the notebooks.
+
+Read in this order; each module is one idea and imports only modules above it.
+
+    project     where the repository, its data and its public address are
+    world       an invented world: names, letters, facts
+    skills      questions about it with one right answer, and what is held out
+    corpus      the text the tiny model learnt from, and its tokenizer
+    data        JSONL files in, masked token batches out
+    hub         files from a model hub or a package, or a sentence that says why not
+    models      one model tier, loaded in 4 bits and described
+    loss        the next-token loss, plainly and without the table of logits
+    svg         small drawings that follow the theme
+    checkpoint  a run from which it goes on bit for bit
+    history     what a run is told and what it tells
+    train       one loop
+    prepare     what prepare_model_for_kbit_training changes
+    evaluate    answers and scores
+    adapters    an adapter folder with its card
+    widgets     controls; the only module that imports ipywidgets
+    exercises   judges, hints, quiz and the progress board
+    doctor      python -m labkit.doctor: what this machine can run
+    pretrain    python -m labkit.pretrain: makes the tiny model
+    finetune    python -m labkit.finetune: the fine-tune without a browser
+    measure     python -m labkit.measure: the real size, on a GPU
+    notebook    one source file as two notebooks
+    build       python -m labkit.build: makes the notebooks
+"""

@@ -1,0 +1,155 @@
+"""The fine-tune without a browser: load, score, train, score, save; the last line is JSON.
+
+python -m labkit.finetune                                 tiny (or Llama on a GPU), QLoRA
+python -m labkit.finetune --method full --steps 200       the other methods
+python -m labkit.finetune --model smollm2-135m --limit 8  a real model, few answers scored
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from labkit import adapters, data, evaluate, models, project, train
+from labkit.train import Settings, Step
+
+METHODS = ("qlora", "lora", "full")
+FULL_RATE = 0.1  # full fine-tuning wants about a tenth of LoRA's learning rate
+
+
+def options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    text = __doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog="python -m labkit.finetune",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    default = Settings()
+    parser.add_argument("--model", help="tiny, smollm2-135m, llama-3.2-1b or a folder")
+    parser.add_argument("--method", choices=METHODS, default="qlora")
+    parser.add_argument("--steps", type=int, default=default.steps)
+    parser.add_argument("--batch", type=int, default=default.batch)
+    parser.add_argument("--lr", type=float, help="5e-4, and a tenth of it for --method full")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="score only so many letters and questions")
+    parser.add_argument("--out", type=Path, help="folder of the adapter (default: runs/METHOD)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    return parser.parse_args(arguments)
+
+
+def watch(steps: int) -> tuple[Callable[[Step], None], Callable[[], None]]:
+    """A progress bar on a terminal, else one line every tenth of the run; and how to end it."""
+    if sys.stderr.isatty():
+        bar = tqdm(total=steps, unit="step", desc="training")
+
+        def on_step(step: Step) -> None:
+            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+            bar.update(step.number - bar.n)
+
+        return on_step, bar.close
+
+    def line(step: Step) -> None:
+        if step.number % max(1, steps // 10) == 0 or step.number == steps:
+            print(f"step {step.number:4d} of {step.of}  loss {step.loss:.4f}", flush=True)
+
+    return line, lambda: None
+
+
+def prepared(loaded: models.Loaded, method: str, rank: int) -> torch.nn.Module:
+    """The model with what trains unfrozen: adapters, or everything."""
+    if method == "full":
+        return loaded.model.float().requires_grad_(True)
+    return train.attach(loaded.model, rank=rank, alpha=2 * rank)
+
+
+def run(asked: argparse.Namespace) -> dict[str, object]:
+    """Do it; returns what the last line says."""
+    loaded = models.load(asked.model, quantize="nf4" if asked.method == "qlora" else None)
+    print(loaded, flush=True)
+    tokenizer = loaded.tokenizer
+    letters = data.examples("test")[: asked.limit]
+    questions = data.examples("regression")[:: max(1, 300 // asked.limit) if asked.limit else 1]
+    examples = data.examples("train")
+    items = [data.encode(tokenizer, example) for example in examples]
+
+    def scored(model: torch.nn.Module, when: str) -> tuple[float, float]:
+        task = evaluate.score_task(model, tokenizer, letters)
+        skills = evaluate.score_regression(model, tokenizer, questions)
+        print(f"{when}: {task}\n{when}: {skills}", flush=True)
+        return task.exact_match, skills.exact_match
+
+    task_before, regression_before = scored(loaded.model, "before")
+    out = asked.out or project.runs() / asked.method
+    rate = asked.lr or Settings.lr * (FULL_RATE if asked.method == "full" else 1)
+    settings = Settings(
+        steps=asked.steps,
+        batch=asked.batch,
+        lr=rate,
+        seed=asked.seed,
+        checkpoint=out / "checkpoint.safetensors",
+    )
+    torch.manual_seed(asked.seed)
+    model = prepared(loaded, asked.method, asked.rank)
+    print(train.count(model), flush=True)
+    on_step, close = watch(asked.steps)
+    begin = time.perf_counter()
+    try:
+        history = train.fit(model, items, settings, on_step, resume=asked.resume)
+    finally:
+        close()
+    seconds = time.perf_counter() - begin
+    print(history, flush=True)
+    task_after, regression_after = scored(model, "after")
+    scores = {"task": task_after, "regression": regression_after}
+    path = keep(model, loaded, asked.method, out, examples, settings, scores)
+    return {
+        "model": loaded.tier,
+        "method": asked.method,
+        "trainable": train.count(model).trainable,
+        "seconds": round(seconds, 1),
+        "task_before": task_before,
+        "task_after": task_after,
+        "regression_before": regression_before,
+        "regression_after": regression_after,
+        "adapter_path": str(out),
+        "adapter_bytes": path.stat().st_size,
+        "peak_bytes": history.peak_bytes,
+    }
+
+
+def keep(
+    model: torch.nn.Module,
+    base: models.Loaded,
+    method: str,
+    out: Path,
+    examples: Sequence[data.Example],
+    settings: Settings,
+    scores: dict[str, float],
+) -> Path:
+    """Save the adapter with its card, or the whole model; the weights file."""
+    if method == "full":
+        model.to(torch.bfloat16).save_pretrained(out)
+        base.tokenizer.save_pretrained(out)
+        return out / "model.safetensors"
+    return adapters.save(model, out, adapters.card(model, base, examples, settings, scores))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = options(arguments)
+    try:
+        result = run(asked)
+    except (project.LabkitError, ValueError) as error:
+        print(f"labkit.finetune: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
