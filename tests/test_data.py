@@ -26,7 +26,10 @@ def written(folder, *lines: bytes):
 ROW = json.dumps(GOOD).encode()
 BROKEN = {
     "half a line": ((ROW, ROW[:20]), r"mine.jsonl, line 2: not JSON"),
-    "a missing field": ((ROW, b'{"prompt": "a", "skill": "b"}'), "line 2: .*non-empty text in 'answer'"),
+    "a missing field": (
+        (ROW, b'{"prompt": "a", "skill": "b"}'),
+        "line 2: .*non-empty text in 'answer'",
+    ),
     "a number for a text": ((b'{"prompt": 1, "answer": "a", "skill": "b"}',), "'prompt', found 1"),
     "a list": ((b"[1, 2]",), "expected an object with prompt, answer, skill"),
     "a blank line": ((ROW, b"", ROW), "line 2: not JSON"),
@@ -92,8 +95,9 @@ def test_a_chat_that_is_too_long_is_refused_and_not_cut(tokenizer):
 def test_an_epoch_sees_each_item_once_and_a_later_start_continues_it():
     items = [Encoded([i], [i]) for i in range(12)]
     run = [b["input_ids"][:, 0].tolist() for b in data.batches(items, 4, 6, 0, seed=1)]
-    assert sorted(sum(run[:3], [])) == list(range(12))
-    assert sum(run[:3], []) != sum(run[3:], [])
+    first, second = ([i for step in epoch for i in step] for epoch in (run[:3], run[3:]))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
     late = [b["input_ids"][:, 0].tolist() for b in data.batches(items, 4, 6, 0, seed=1, start=2)]
     assert late == run[2:]
     with pytest.raises(ValueError, match="batch=13 must lie between 1 and the 12"):

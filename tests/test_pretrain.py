@@ -45,7 +45,8 @@ def test_exact_match_is_what_greedy_generation_gives(tiny):
 def test_every_token_of_the_tasks_answers_was_produced_in_pretraining():
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     answers = [e.answer for name in ("train", "test") for e in data.examples(name)]
-    needed = {i for answer in answers for i in tokenizer(answer, add_special_tokens=False).input_ids}
+    encoded = [tokenizer(answer, add_special_tokens=False).input_ids for answer in answers]
+    needed = {i for ids in encoded for i in ids}
     texts = corpus.documents("coverage", 60_000)
     seen = {i for ids in tokenizer(texts, add_special_tokens=False).input_ids for i in ids}
     assert {tokenizer.decode([i]) for i in needed - seen} == set()

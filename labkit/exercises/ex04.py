@@ -85,13 +85,14 @@ def judge_mask_prompt(answer: Callable[[list[int], list[int]], list[int]]) -> st
             return f"{len(whole)} tokens need {len(whole)} labels; yours are {len(got)}"
         if got == whole:
             return "nothing is masked: the model would learn to write prompts"
-        if got[1:] == [IGNORE] * (len(prompt) - 1) + tail[:-1] or got[:-1] == whole[1:]:
+        right = [IGNORE] * len(prompt) + tail
+        if got != right and (got[1:] == right[:-1] or got[:-1] == right[1:]):
             return "the labels are shifted; the loss shifts them, and twice is once too often"
         if got[-1] == IGNORE and tail[-1] != IGNORE:
             return "the end-of-turn token is masked: the model would never learn to stop"
         if got[: len(prompt)] != [IGNORE] * len(prompt):
             return f"each prompt token needs the label {IGNORE}, which the loss leaves out"
-        if got != [IGNORE] * len(prompt) + tail:
+        if got != right:
             return "behind the prompt each label is the token itself"
     return None
 
@@ -145,13 +146,14 @@ def judge_training_step(answer: Callable[..., float]) -> str | None:
         model = torch.nn.Linear(3, 2)
         return model, torch.optim.SGD(model.parameters(), lr=0.1)
 
-    x, clip = torch.tensor([[4.0, -3.0, 2.0]]), 0.5
+    # Two batches that pull in different directions: a gradient that stays behind then shows.
+    batches, clip = torch.tensor([[[4.0, -3.0, 2.0]], [[-1.0, 5.0, 3.0]]]), 0.5
 
     def loss_of(model: Any, batch: Any) -> Any:  # noqa: ANN401
         return (model(batch) ** 2).sum()
 
     (mine, ours), (model, optimizer) = fresh(), fresh()
-    for turn in (1, 2):
+    for turn, x in enumerate(batches, 1):
         want = loss_of(mine, x)
         ours.zero_grad()
         want.backward()
