@@ -18,6 +18,7 @@ Read in this order; each module is one idea and imports only modules above it.
     evaluate    answers and scores
     adapters    an adapter folder with its card
     widgets     controls; the only module that imports ipywidgets
+    watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
     doctor      python -m labkit.doctor: what this machine can run
     pretrain    python -m labkit.pretrain: makes the tiny model

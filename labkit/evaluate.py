@@ -1,7 +1,7 @@
 """Answers and scores: greedy answers in batches, graded by exact rules.
 
-    task         the record as JSON: valid at all, share of right fields, exactly right
-    regression   what the base model could do before: exact match, by skill
+task         the record as JSON: valid at all, share of right fields, exactly right
+regression   what the base model could do before: exact match, by skill
 """
 
 import json

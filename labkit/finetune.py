@@ -9,14 +9,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from labkit import adapters, data, evaluate, models, project, train
-from labkit.train import Settings, Step
+from labkit.train import Settings
+from labkit.watch import watch
 
 METHODS = ("qlora", "lora", "full")
 FULL_RATE = 0.1  # full fine-tuning wants about a tenth of LoRA's learning rate
@@ -41,24 +41,6 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder of the adapter (default: runs/METHOD)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return parser.parse_args(arguments)
-
-
-def watch(steps: int) -> tuple[Callable[[Step], None], Callable[[], None]]:
-    """A progress bar on a terminal, else one line every tenth of the run; and how to end it."""
-    if sys.stderr.isatty():
-        bar = tqdm(total=steps, unit="step", desc="training")
-
-        def on_step(step: Step) -> None:
-            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-            bar.update(step.number - bar.n)
-
-        return on_step, bar.close
-
-    def line(step: Step) -> None:
-        if step.number % max(1, steps // 10) == 0 or step.number == steps:
-            print(f"step {step.number:4d} of {step.of}  loss {step.loss:.4f}", flush=True)
-
-    return line, lambda: None
 
 
 def prepared(loaded: models.Loaded, method: str, rank: int) -> torch.nn.Module:
@@ -97,12 +79,9 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(asked.seed)
     model = prepared(loaded, asked.method, asked.rank)
     print(train.count(model), flush=True)
-    on_step, close = watch(asked.steps)
     begin = time.perf_counter()
-    try:
+    with watch(asked.steps) as on_step:
         history = train.fit(model, items, settings, on_step, resume=asked.resume)
-    finally:
-        close()
     seconds = time.perf_counter() - begin
     print(history, flush=True)
     task_after, regression_after = scored(model, "after")

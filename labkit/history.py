@@ -1,9 +1,9 @@
 """What a training run is told, and what it tells: Settings, Step, History, and advice.
 
-    Settings    how to train
-    Step        one optimizer step, as it ended
-    History     all steps of a run; shows itself as a curve
-    advice      what to change, and by how much, after a run that ended early
+Settings    how to train
+Step        one optimizer step, as it ended
+History     all steps of a run; shows itself as a curve
+advice      what to change, and by how much, after a run that ended early
 """
 
 import math

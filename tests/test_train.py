@@ -297,9 +297,7 @@ def test_a_run_goes_on_from_its_last_periodic_checkpoint(items, tmp_path):
     with pytest.raises(Killed):
         fit(small(dropout=0.3), items, settings, die)
     numbers = []
-    rest = fit(
-        small(dropout=0.3), items, settings, lambda s: numbers.append(s.number), resume=True
-    )
+    rest = fit(small(dropout=0.3), items, settings, lambda s: numbers.append(s.number), resume=True)
     assert numbers == [4, 5, 6, 7]
     assert rest.losses == unbroken.losses
 

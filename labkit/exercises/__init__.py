@@ -1,14 +1,14 @@
 """Exercises that check themselves: judges, hints, quiz questions and the progress board.
 
-    exercise    what an exercise is, and its bank of wrong answers
-    limits      stops what runs for too long
-    judging     runs a judge; always comes back with a verdict
-    compare     names how an answer differs from the right one
-    progress    one small file per learner
-    engine      what a notebook calls
-    questions   quiz questions with a reason for each choice
-    overview    the progress board
-    exNN        the exercises of notebook NN
+exercise    what an exercise is, and its bank of wrong answers
+limits      stops what runs for too long
+judging     runs a judge; always comes back with a verdict
+compare     names how an answer differs from the right one
+progress    one small file per learner
+engine      what a notebook calls
+questions   quiz questions with a reason for each choice
+overview    the progress board
+exNN        the exercises of notebook NN
 """
 
 from labkit.exercises.engine import (
