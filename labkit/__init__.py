@@ -10,6 +10,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
+    table       a table as text and as HTML
     svg         small drawings that follow the theme
     checkpoint  a run from which it goes on bit for bit
     history     what a run is told and what it tells
@@ -20,6 +21,7 @@ Read in this order; each module is one idea and imports only modules above it.
     widgets     controls; the only module that imports ipywidgets
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
+    pins        what is installed, against the pins or the ranges
     doctor      python -m labkit.doctor: what this machine can run
     pretrain    python -m labkit.pretrain: makes the tiny model
     finetune    python -m labkit.finetune: the fine-tune without a browser

@@ -92,6 +92,8 @@ class Card:
     def __str__(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
+    __repr__ = __str__
+
 
 def card(
     model: "PeftModel",

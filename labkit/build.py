@@ -88,9 +88,10 @@ def execute(made: NotebookNode, folder: Path) -> float:
     """Run a notebook in a fresh kernel, in place; returns the seconds.
 
     Raises:
-        LabkitError: if an output names a path of this machine or warns.
+        LabkitError: if a cell fails, or its output names a path of this machine or warns.
     """
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     begin = time.perf_counter()
     with _environment():
@@ -102,7 +103,10 @@ def execute(made: NotebookNode, folder: Path) -> float:
             store_widget_state=False,
             resources={"metadata": {"path": str(folder)}},
         )
-        client.execute()
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            raise LabkitError(f"a cell failed: {error}") from error
     seconds = time.perf_counter() - begin
     made.metadata = nbformat.from_dict(notebook.METADATA)
     for cell in made.cells:
@@ -136,7 +140,7 @@ def _tidy(cell: NotebookNode, output: NotebookNode) -> None:
     text = json.dumps(output)
     for path in (str(root()), str(Path.home()), sys.prefix, tempfile.gettempdir()):
         if len(path) > 1 and path in text:
-            raise LabkitError(f"the output of this cell names {path}:\n{cell.source}")
+            raise LabkitError(f"this cell:\n{cell.source}\nnames {path}:\n{output}")
     if output.get("name") == "stderr":
         raise LabkitError(f"this cell warns:\n{cell.source}\n{output.text}")
 

@@ -33,6 +33,8 @@ class TaskScore:
             f"{self.field_accuracy:.1%} of the fields, {self.valid_json:.1%} valid JSON"
         )
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class SkillScore:
@@ -46,6 +48,8 @@ class SkillScore:
         lost = sorted((score, skill) for skill, score in self.by_skill.items() if score < 1)
         parts = ", ".join(f"{skill} {score:.0%}" for score, skill in lost) or "no skill lost"
         return f"regression, {self.n} questions: {self.exact_match:.1%} exactly right ({parts})"
+
+    __repr__ = __str__
 
 
 def _ids_of_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:

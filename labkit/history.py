@@ -85,6 +85,8 @@ class History:
             f"{sum(last) / len(last):.4f} over the last {len(last)} steps{peak}"
         )
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         numbers = [step.number for step in self.steps]
         title = "training loss, nats a learnt token"

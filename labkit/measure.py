@@ -32,7 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from labkit import loss, models, train
+from labkit import loss, models, project, train
+from labkit.table import Table
 
 BATCH, LENGTH, ACCUMULATE, RANK, ALPHA = 4, 1024, 4, 16, 32
 WARM, TIMED = 2, 4  # optimizer steps
@@ -315,6 +316,30 @@ def all_rows(options: argparse.Namespace) -> None:
         with options.out.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         print(line, flush=True)
+
+
+def rows_on_disk() -> list[dict[str, Any]]:
+    """The rows recorded in data/measurements/qlora_1b.jsonl."""
+    path = project.data("measurements", "qlora_1b.jsonl")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def measured() -> Table:
+    """What `rows_on_disk` holds, as a table."""
+    found = rows_on_disk()
+    rows = [
+        (
+            row["name"],
+            f"{row['tokens_per_second']:,}",
+            f"{row['peak_allocated_bytes'] / 2**30:.2f}",
+            f"{row['peak_reserved_bytes'] / 2**30:.2f}",
+        )
+        for row in found
+    ]
+    first = found[0]
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    caption = f"{first['gpu']}, {versions}, {first['date']}"
+    return Table(("", "tokens/s", "peak allocated, GiB", "peak reserved, GiB"), rows, caption)
 
 
 def main() -> None:

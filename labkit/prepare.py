@@ -8,8 +8,9 @@ Source: peft/utils/other.py, prepare_model_for_kbit_training, PEFT 0.21.
 """
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
+
+from labkit.table import Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,21 +41,19 @@ class Prepared:
     after: State
 
     @property
-    def rows(self) -> list[tuple[str, str, str]]:
+    def table(self) -> Table:
         before, after = self.before.rows, self.after.rows
         names = dict.fromkeys([*before, *after])  # in order, each once
-        return [(name, before.get(name, "0.00"), after.get(name, "0.00")) for name in names]
+        rows = [(name, before.get(name, "0.00"), after.get(name, "0.00")) for name in names]
+        return Table(("", "before", "after"), rows)
 
     def __str__(self) -> str:
-        table = [("", "before", "after"), *self.rows]
-        return "\n".join(f"{name:36}{old:>12}{new:>12}" for name, old, new in table)
+        return str(self.table)
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th scope='row'>{escape(name)}</th><td>{old}</td><td>{new}</td></tr>"
-            for name, old, new in self.rows
-        )
-        return f"<table><tr><th></th><th>before</th><th>after</th></tr>{cells}</table>"
+        return self.table._repr_html_()
 
 
 def state(model: "PreTrainedModel") -> State:

@@ -42,6 +42,8 @@ class Count:
     def __str__(self) -> str:
         return f"{self.trainable:,} of {self.total:,} train ({self.trainable / self.total:.2%})"
 
+    __repr__ = __str__
+
 
 def count(model: nn.Module) -> Count:
     """What trains in `model`, with packed 4-bit weights counted by the values they stand for."""
