@@ -8,6 +8,8 @@ Read in this order; each module is one idea and imports only modules above it.
     corpus      the text the tiny model learnt from, and its tokenizer
     data        JSONL files in, masked token batches out
     hub         files from a model hub or a package, or a sentence that says why not
+    folders     a model folder, looked at before it is loaded
+    smollm      a real small model, from a hub or out of a package
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
     table       a table as text and as HTML

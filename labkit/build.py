@@ -233,7 +233,7 @@ def stale() -> list[str]:
 
 
 def readdress(url: str) -> None:
-    """Write another address into pyproject.toml, the one place that holds it.
+    """Write another address into pyproject.toml, the one place that holds it, and into README.md.
 
     Raises:
         LabkitError: if it is no address of a repository on GitHub.
@@ -241,9 +241,11 @@ def readdress(url: str) -> None:
     url = url.removesuffix("/").removesuffix(".git")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
         raise LabkitError(f"{url!r} is not of the form https://github.com/OWNER/NAME")
-    path = root() / "pyproject.toml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(project.address(), url), encoding="utf-8")
+    old = project.address()
+    for name in ("pyproject.toml", "README.md"):
+        path = root() / name
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(old, url), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

