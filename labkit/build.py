@@ -69,8 +69,9 @@ def timings() -> dict[str, dict[str, Any]]:
 
 def minutes(name: str) -> str:
     """How long a notebook takes to run, as a phrase made of what was measured."""
-    kinds = {"cpu": "on two CPU cores", "gpu": "on a GPU"}
     measured = timings().get(name, {})
+    cores = measured.get("cpu", {}).get("cores")
+    kinds = {"cpu": f"on {'two' if cores == 2 else cores} CPU cores", "gpu": "on a GPU"}
     parts = [
         f"{max(1, math.ceil(measured[kind]['seconds'] / 60))} min {where}"
         for kind, where in kinds.items()
@@ -139,7 +140,7 @@ def _tidy(cell: NotebookNode, output: NotebookNode) -> None:
     output.get("data", {}).pop(WIDGET_VIEW, None)
     text = json.dumps(output)
     for path in (str(root()), str(Path.home()), sys.prefix, tempfile.gettempdir()):
-        if len(path) > 1 and path in text:
+        if len(path) > 1 and json.dumps(path)[1:-1] in text:
             raise LabkitError(f"this cell:\n{cell.source}\nnames {path}:\n{output}")
     if output.get("name") == "stderr":
         raise LabkitError(f"this cell warns:\n{cell.source}\n{output.text}")
@@ -175,6 +176,19 @@ def places(source: Path) -> tuple[Path, Path]:
     return folder / f"{source.stem}.ipynb", folder / "solutions" / f"{source.stem}.ipynb"
 
 
+def read(path: Path) -> NotebookNode:
+    """A notebook on disk.
+
+    Raises:
+        LabkitError: if it is none, as after a merge that stopped half-way.
+    """
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        name = path.relative_to(root())
+        raise LabkitError(f"{name} is no notebook: delete it, then run make notebooks") from error
+
+
 def build(source: Path, run: bool) -> dict[Path, str]:
     """The files that a source gives, by path."""
     here, there = places(source)
@@ -183,7 +197,7 @@ def build(source: Path, run: bool) -> dict[Path, str]:
         record(source.stem, "cpu", execute(made, here.parent))
         outputs = made  # the minutes in its text are older than this run: take them anew
     else:
-        outputs = nbformat.read(there, as_version=4) if there.is_file() else None
+        outputs = read(there) if there.is_file() else None
     made = notebook.solved(source, facts(source.stem))
     keep_outputs(made, outputs)
     return {here: text_of(notebook.learner(source, facts(source.stem))), there: text_of(made)}
@@ -225,7 +239,11 @@ def stale() -> list[str]:
     """The built files that differ from what their sources give; outputs are not compared."""
     made = {path: text for source in sources() for path, text in build(source, run=False).items()}
     made[root() / "README.md"] = readme()
-    old = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
+    old = [
+        path
+        for path, text in made.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
     folder = root() / "notebooks"
     orphans = [path for path in folder.rglob("*.ipynb") if path not in made]
     kept = [path for path in orphans if ".ipynb_checkpoints" not in path.parts]
@@ -259,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-execute", action="store_true", help="make the text alone")
     parser.add_argument("--address", help="the address of a fork")
     asked = parser.parse_args(arguments)
+    if asked.address and asked.only:
+        parser.error("an address stands in every notebook: leave --only away")
     try:
         if asked.check:
             old = stale()

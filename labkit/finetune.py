@@ -3,15 +3,20 @@
 python -m labkit.finetune                                 tiny (or Llama on a GPU), QLoRA
 python -m labkit.finetune --method full --steps 200       the other methods
 python -m labkit.finetune --model smollm2-135m --limit 8  a real model, few answers scored
+
+peak_bytes is what CUDA had allocated at most in training; without CUDA, the most memory that the
+whole process held, Python and its libraries included.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import torch
 
 from labkit import adapters, data, evaluate, models, project, train
@@ -20,6 +25,13 @@ from labkit.watch import watch
 
 METHODS = ("qlora", "lora", "full")
 FULL_RATE = 0.1  # full fine-tuning wants about a tenth of LoRA's learning rate
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -32,12 +44,12 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     default = Settings()
     parser.add_argument("--model", help="tiny, smollm2-135m, llama-3.2-1b or a folder")
     parser.add_argument("--method", choices=METHODS, default="qlora")
-    parser.add_argument("--steps", type=int, default=default.steps)
-    parser.add_argument("--batch", type=int, default=default.batch)
+    parser.add_argument("--steps", type=positive, default=default.steps)
+    parser.add_argument("--batch", type=positive, default=default.batch)
     parser.add_argument("--lr", type=float, help="5e-4, and a tenth of it for --method full")
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rank", type=positive, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="score only so many letters and questions")
+    parser.add_argument("--limit", type=positive, help="score only so many letters and questions")
     parser.add_argument("--out", type=Path, help="folder of the adapter (default: runs/METHOD)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return parser.parse_args(arguments)
@@ -50,8 +62,37 @@ def prepared(loaded: models.Loaded, method: str, rank: int) -> torch.nn.Module:
     return train.attach(loaded.model, rank=rank, alpha=2 * rank)
 
 
+def settings_of(asked: argparse.Namespace) -> Settings:
+    """What was asked for as `Settings`, which refuse what cannot be."""
+    usual = Settings.lr * (FULL_RATE if asked.method == "full" else 1)
+    return Settings(
+        steps=asked.steps,
+        batch=asked.batch,
+        lr=usual if asked.lr is None else asked.lr,
+        seed=asked.seed,
+        checkpoint=folder(asked) / "checkpoint.safetensors",
+    )
+
+
+def folder(asked: argparse.Namespace) -> Path:
+    return asked.out or project.runs() / asked.method
+
+
+def peak_resident() -> int:
+    """Most bytes of memory that this process has held at once."""
+    if sys.platform == "linux":  # getrusage would count the process that started this one, too
+        said = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", said)[0]) * 1024
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def run(asked: argparse.Namespace) -> dict[str, object]:
     """Do it; returns what the last line says."""
+    settings = settings_of(asked)
     loaded = models.load(asked.model, quantize="nf4" if asked.method == "qlora" else None)
     print(loaded, flush=True)
     tokenizer = loaded.tokenizer
@@ -67,15 +108,6 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
         return task.exact_match, skills.exact_match
 
     task_before, regression_before = scored(loaded.model, "before")
-    out = asked.out or project.runs() / asked.method
-    rate = asked.lr or Settings.lr * (FULL_RATE if asked.method == "full" else 1)
-    settings = Settings(
-        steps=asked.steps,
-        batch=asked.batch,
-        lr=rate,
-        seed=asked.seed,
-        checkpoint=out / "checkpoint.safetensors",
-    )
     torch.manual_seed(asked.seed)
     model = prepared(loaded, asked.method, asked.rank)
     print(train.count(model), flush=True)
@@ -86,7 +118,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
     print(history, flush=True)
     task_after, regression_after = scored(model, "after")
     scores = {"task": task_after, "regression": regression_after}
-    path = keep(model, loaded, asked.method, out, examples, settings, scores)
+    path = keep(model, loaded, asked.method, folder(asked), examples, settings, scores)
     return {
         "model": loaded.tier,
         "method": asked.method,
@@ -96,9 +128,9 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
         "task_after": task_after,
         "regression_before": regression_before,
         "regression_after": regression_after,
-        "adapter_path": str(out),
+        "adapter_path": str(folder(asked)),
         "adapter_bytes": path.stat().st_size,
-        "peak_bytes": history.peak_bytes,
+        "peak_bytes": history.peak_bytes or peak_resident(),
     }
 
 

@@ -360,6 +360,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--gib", type=float)
     options = parser.parse_args()
+    needed = {"checkpoint": "tokenizer", "all": "out"}.get(options.what)
+    if needed and getattr(options, needed) is None:
+        parser.error(f"{options.what} needs --{needed}")
     if options.what == "checkpoint":
         write_checkpoint(options.folder, options.tokenizer)
     elif options.what == "row":

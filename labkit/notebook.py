@@ -4,7 +4,7 @@ A source is a jupytext percent file. What stands in it is marked, so that nothin
 
     code cell      # bootstrap           the first cell, for JupyterLab, Colab and Binder
                    # exercise: 04.2      the library's own code; for the learner its stub
-                   # quiz: 04.q1         the question; solved, with its answer
+                   # quiz: 04.q1 04.q2   questions; solved, with their answers
     in code        ### BEGIN SOLUTION    lines up to ### END SOLUTION, which the learner writes
     in Markdown    <!-- exercise: 04.2 -->, <!-- hints: 04.2 -->, <!-- badges -->, <!-- minutes -->
 
@@ -39,7 +39,9 @@ if importlib.util.find_spec("labkit") is None:  # outside a checkout
 STUB = "raise NotImplementedError"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | re.S)
 LEFT_OVER = re.compile(
-    r"### (?:BEGIN|END) SOLUTION|<!-- (?:exercise|hints)|^# (?:exercise|quiz):", re.M
+    r"### (?:BEGIN|END) SOLUTION|<!-- (?:exercise|hints|badges|minutes)|"
+    r"^# (?:bootstrap$|(?:exercise|quiz):)",
+    re.M,
 )
 
 
@@ -103,9 +105,9 @@ def _cell(source: Path, cell: NotebookNode, facts: Facts, solved: bool) -> str:
         return _markdown(text, source.stem, facts)
     if text.strip() == "# bootstrap":
         return BOOTSTRAP.format(address=facts.address, version=facts.version)
-    if marked := re.fullmatch(r"# (exercise|quiz): (\S+)", text.strip()):
+    if marked := re.fullmatch(r"# (exercise|quiz): (.+)", text.strip()):
         kind, id = marked.groups()
-        return _exercise(id, solved) if kind == "exercise" else _quiz(id, solved)
+        return _exercise(id, solved) if kind == "exercise" else _quiz(id.split(), solved)
     if solved:
         return re.sub(r"^ *### (?:BEGIN|END) SOLUTION\n?", "", text, flags=re.M).rstrip()
     return SOLUTION.sub(lambda found: f"{found[1]}{STUB}\n", text).rstrip()
@@ -122,8 +124,8 @@ def _markdown(text: str, name: str, facts: Facts) -> str:
         "badges": lambda _: facts.badges(name),
         "minutes": lambda _: facts.minutes,
     }
-    form = re.compile(rf"<!-- ({'|'.join(kinds)})(?:: (\S+))? -->")
-    return form.sub(lambda found: kinds[found[1]](found[2]), text)
+    form = re.compile(r"<!-- (?:(exercise|hints): (\S+)|(badges|minutes)) -->")
+    return form.sub(lambda found: kinds[found[1] or found[3]](found[2]), text)
 
 
 def _exercise(id: str, solved: bool) -> str:
@@ -132,12 +134,14 @@ def _exercise(id: str, solved: bool) -> str:
     return code.rstrip() if solved else stub(code)
 
 
-def _quiz(id: str, solved: bool) -> str:
-    question = exercises.quiz(id)
-    if not solved:
-        return f'quiz("{id}")'
-    right = next(letter for letter, choice in question.letters.items() if choice.right)
-    return f'display(quiz("{id}"))\nquiz("{id}").answer("{right}")'
+def _quiz(ids: list[str], solved: bool) -> str:
+    lines = []
+    for id in ids:
+        choices = exercises.quiz(id).letters
+        right = next(letter for letter, choice in choices.items() if choice.right)
+        lines += [f'display(quiz("{id}"))']
+        lines += [f'display(quiz("{id}").answer("{right}"))'] if solved else []
+    return "\n".join(lines)
 
 
 def stub(code: str) -> str:
@@ -159,13 +163,17 @@ def _stub(node: ast.stmt, lines: list[str], kept: list[str], start: int) -> None
     assert isinstance(node, ast.FunctionDef | ast.ClassDef)
     has_docstring = ast.get_docstring(node) is not None
     body = node.body[has_docstring:]
-    end = node.body[0].end_lineno if has_docstring else node.body[0].lineno - 1
+    end = node.body[0].end_lineno if has_docstring else _first_line(node.body[0]) - 1
     kept += lines[start:end]
     methods = [part for part in body if isinstance(part, ast.FunctionDef)]
     if isinstance(node, ast.FunctionDef) or not methods:
         kept.append(" " * node.body[0].col_offset + STUB)
     else:
         for method in methods:
-            first = min([method.lineno, *(d.lineno for d in method.decorator_list)]) - 1
             kept.append("")
-            _stub(method, lines, kept, first)
+            _stub(method, lines, kept, _first_line(method) - 1)
+
+
+def _first_line(node: ast.stmt) -> int:
+    """Where a statement begins, its decorators included."""
+    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])

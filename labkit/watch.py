@@ -19,13 +19,14 @@ from labkit.history import Step
 from labkit.widgets import in_kernel
 
 REDRAW = 4  # drawings a second
-LINES = 10  # lines of a run where there is neither a notebook nor a terminal
+LINES = 10  # most lines of a run where there is neither a notebook nor a terminal
 
 
 def drawing(steps: list[Step], of: int) -> str:
     """The curve of the losses so far over a bar of the steps, and the time left."""
-    done, seconds = len(steps), sum(step.seconds for step in steps)
-    left = seconds / max(1, done) * (of - done)
+    done = steps[-1].number if steps else 0  # a resumed run does not begin at 1
+    seconds = sum(step.seconds for step in steps)
+    left = seconds / max(1, len(steps)) * (of - done)
     loss = f"loss {steps[-1].loss:.4f}, " if steps else ""
     said = f"step {done} of {of}, {loss}{seconds:.0f} s, {left:.0f} s to go"
     bar = f'<progress value="{done}" max="{of}" aria-label="training"></progress> {said}'
@@ -69,5 +70,5 @@ def _in_notebook(of: int) -> Iterator[Callable[[Step], None]]:
 
 
 def _line(step: Step) -> None:
-    if step.number % max(1, step.of // LINES) == 0 or step.number == step.of:
+    if step.number % -(-step.of // LINES) == 0 or step.number == step.of:
         print(f"step {step.number:4d} of {step.of}  loss {step.loss:.4f}", flush=True)

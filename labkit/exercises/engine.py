@@ -6,8 +6,9 @@
     solution("04.2")                        the library's own code
 
 The exercises of notebook NN live in `labkit/exercises/exNN.py`, found by that name. Two switches
-are for the tests: LABKIT_STRICT=1 makes `check` raise unless the verdict is "passed", and
-LABKIT_FALLBACK=0 does the same and makes `use` hand back the learner's object whatever it is.
+are for the tests: LABKIT_STRICT=1 makes `check` raise unless the verdict is "passed".
+LABKIT_FALLBACK=0 does so too, and `use` then replaces only what a check has already reported: an
+answer that no check looked at stays what it is, and fails where it is used.
 """
 
 import ast
@@ -29,6 +30,7 @@ from labkit.exercises.exercise import HINTS, Exercise, Verdict
 from labkit.exercises.judging import judged
 
 _given: dict[str, int] = {}  # hints shown in this session, by exercise
+_reported: set[str] = set()  # exercises whose check has raised in this session
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ def check(id: str, answer: object) -> Verdict:
     note = progress.record(id, verdict.state).note
     verdict = Verdict(verdict.state, verdict.message, id, note, verdict.printed)
     if not verdict and (project.strict() or not project.fallback()):
+        _reported.add(id)
         raise AssertionError(str(verdict))
     return verdict
 
@@ -123,7 +126,7 @@ def _verdict(exercise: Exercise, answer: object) -> Verdict:
 def use(id: str, answer: object) -> Any:  # noqa: ANN401
     """`answer` where it passes its judge, else the library's own; says which in one line."""
     exercise = find(id)
-    if not project.fallback():
+    if not project.fallback() and id not in _reported:
         return answer
     verdict = _verdict(exercise, answer)
     whose = "yours" if verdict else f"the library's (yours: {verdict.state})"

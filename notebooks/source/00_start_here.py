@@ -139,10 +139,7 @@ print(f"W holds {whole:,} numbers, A and B together {pair:,}: {pair / whole:.1%}
 # Without a browser, the line in brackets does the same.
 
 # %%
-# quiz: 00.q1
-
-# %%
-# quiz: 00.q2
+# quiz: 00.q1 00.q2
 
 # %% [markdown]
 # The board shows what you have passed, over all notebooks. It moves as soon as a check passes,

@@ -30,9 +30,7 @@ from labkit.table import Table
 from labkit.train import Loss, Settings, Step
 from labkit.watch import watch
 
-# %%
-STEPS = 10 if project.quick() else 100
-SHORT = 4 if project.quick() else 25
+STEPS, SHORT, SAMPLE = (10, 4, 8) if project.quick() else (100, 25, 40)
 
 # %% [markdown]
 # ## 1. The frozen weights rest in 4 bits
@@ -45,27 +43,24 @@ SHORT = 4 if project.quick() else 25
 # %%
 whole, base = models.load(quantize=None), models.load()
 tokenizer, before, after = base.tokenizer, models.bytes_of(whole.model), models.bytes_of(base.model)
-mib = [
-    (kind, f"{b / 2**20:.2f}", f"{a / 2**20:.2f}")
-    for (kind, b), a in zip(vars(before).items(), vars(after).values(), strict=True)
-]
-Table(("kind of parameter", "as it is, MiB", "NF4, MiB"), mib, base.description)
-
-# %%
 packed = [p.quant_state.shape for p in base.model.parameters() if hasattr(p, "quant_state")]
 bits = after.quantised * 8 / sum(shape.numel() for shape in packed)
 print(f"{bits:.2f} bits a weight in {len(packed)} linear maps")
 print(f"the whole model takes {after.total / before.total:.0%} of the bytes it took")
 assert 4 < bits < 4.5
 del whole
+mib = [
+    (kind, f"{b / 2**20:.2f}", f"{a / 2**20:.2f}")
+    for (kind, b), a in zip(vars(before).items(), vars(after).values(), strict=True)
+]
+Table(("kind of parameter", "as it is, MiB", "NF4, MiB"), mib, base.description)
 
 # %% [markdown]
 # Slightly more than four bits a weight, constants included. The embeddings and the norms stay as
 # they were, and in a small model they weigh a lot: there the whole shrinks by less.
 #
 # **Where this stops:** these are bytes at rest. Notebook 02 adds gradients, activations and logits.
-
-# %% [markdown]
+#
 # Before any training, we ask for the record of a letter.
 
 # %%
@@ -109,9 +104,6 @@ assert all(map(torch.isfinite, torch.tensor(without)))
 # **Verdict:** no NaN, and nearly the same losses. The function buys stability in float16 and memory
 # in long batches, and it pays with speed. The last section shows its price on a 1B model.
 
-# %%
-# quiz: 04.q1
-
 # %% [markdown]
 # ## 2. Two thin matrices beside each frozen map
 #
@@ -144,12 +136,11 @@ check("04.1", lora_parameters)
 
 # %% [markdown]
 # <!-- hints: 04.1 -->
-
-# %% [markdown]
+#
 # **Predict first:** how many parameters does LoRA train in Llama-3.2-1B at rank 16?
 # The cell computes it from the config, and then builds the model as shapes without any numbers.
 
-# %% tags=["nbval-check-output"]
+# %%
 from transformers import LlamaConfig
 
 lora_parameters = use("04.1", lora_parameters)
@@ -158,23 +149,21 @@ counted = train.count_for_config(llama, rank=16)
 assert lora_parameters(llama, 16) == counted.trainable
 print("Llama-3.2-1B, rank 16, seven projections:", counted)
 
-# %% [markdown]
-# Your formula and PEFT's own model agree. Now the model that you train here gets its adapters.
-
-# %%
 torch.manual_seed(0)
 model = train.attach(base.model, rank=16, alpha=32)
 assert train.count(model).trainable == lora_parameters(base.model.config, 16)
-train.count(model)
+print(f"{base.tier}, rank 16: {train.count(model)}")
 
 # %% [markdown]
+# Your formula and PEFT's own model agree. Now the model that you train here gets its adapters.
+#
 # `get_peft_model` walked the modules and put a wrapper around each linear map it was told to adapt.
 # The wrapper holds the frozen 4-bit map, `A` and `B`. At the start `B` is zero, so nothing changes.
 #
 # **Where this stops:** the share that trains looks large on `tiny`, since tiny is small.
 
 # %%
-# quiz: 04.q4
+# quiz: 04.q1 04.q4
 
 # %% [markdown]
 # ## 3. What is learnt, and what is only read
@@ -183,8 +172,7 @@ train.count(model)
 #
 # A label of −100 leaves a token out of the loss. Each label stands under its own token; the loss
 # shifts them by one.
-
-# %% [markdown]
+#
 # <!-- exercise: 04.2 -->
 #
 # Give the labels of a chat: masked over the prompt, the tokens themselves behind it.
@@ -213,11 +201,7 @@ assert labels[-1] == whole[-1] != tokenizer.pad_token_id
 # %% [markdown]
 # The decoded labels end with the end-of-turn token. Look at yours before each fine-tune: a masked
 # end of turn gives a model that never stops, and no loss curve shows it.
-
-# %%
-# quiz: 04.q2
-
-# %% [markdown]
+#
 # <!-- exercise: 04.3 -->
 #
 # Write the loss that training minimises: the mean cross entropy of the next token, over the labels
@@ -256,14 +240,13 @@ assert abs(yours - theirs) < 0.02 * theirs
 # it.
 
 # %%
-# quiz: 04.q3
+# quiz: 04.q2 04.q3
 
 # %% [markdown]
 # ## 4. Train, by hand and by trainer
 #
 # **Claim:** a fine-tune is one step, repeated. Everything else is bookkeeping.
-
-# %% [markdown]
+#
 # <!-- exercise: 04.4 -->
 #
 # Write the step: clear the gradients, compute the loss, go backward, clip, let the optimizer move.
@@ -279,8 +262,7 @@ check("04.4", training_step)
 
 # %% [markdown]
 # <!-- hints: 04.4 -->
-
-# %% [markdown]
+#
 # Your step now trains the model, with your loss. The rate rises for a few steps and falls to zero.
 #
 # **Predict first:** the loss starts near 1.5 nats a token. How many steps until it is below 0.1?
@@ -290,7 +272,6 @@ training_step = use("04.4", training_step)
 settings = Settings(steps=STEPS)
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], weight_decay=0.0)
 _ = model.train()
-
 with watch(STEPS) as on_step:
     source = data.batches(items, settings.batch, STEPS, tokenizer.pad_token_id, seed=0)
     history = []
@@ -303,11 +284,10 @@ with watch(STEPS) as on_step:
         history.append(Step(number + 1, STEPS, loss, rate, tokens, seconds))
         on_step(history[-1])
 
-# %%
 low = next((step.number for step in history if step.loss < 0.1), None)
-first, last = history[0].loss, sum(step.loss for step in history[-5:]) / 5
-print(f"loss {first:.2f} at first, {last:.4f} over the last five; below 0.1 from step {low}")
-assert last < first
+last = sum(step.loss for step in history[-5:]) / 5
+assert last < history[0].loss
+print(f"loss {history[0].loss:.2f} at first, {last:.4f} at last; below 0.1 from step {low}")
 
 # %% [markdown]
 # On `tiny` the loss falls below 0.1 within the first quarter of the run. Most of what follows
@@ -343,17 +323,15 @@ never_stopped = train.fit(fresh(), items, Settings(steps=8)).losses
 print("resumed:      ", [round(x, 4) for x in resumed])
 print("never stopped:", [round(x, 4) for x in never_stopped])
 assert resumed == never_stopped or device.type == "cuda"
+try:
+    train.fit(fresh(), items, short, loss=lambda model, batch: loss_of(model, batch) * torch.nan)
+except train.TrainingStopped as stopped:
+    print(stopped)
 
 # %% [markdown]
 # On a CPU the two are equal to the last bit. A GPU sums in another order and may differ there.
 #
 # A loss that is no number ends the same way: with advice, and with the last whole step on disk.
-
-# %%
-try:
-    train.fit(fresh(), items, short, loss=lambda model, batch: loss_of(model, batch) * torch.nan)
-except train.TrainingStopped as stopped:
-    print(stopped)
 
 # %% [markdown]
 # ### The same with TRL
@@ -418,8 +396,7 @@ _ = trainer.train()
 #
 # **Claim:** only graded answers on unseen letters tell what was learnt, and only a second set of
 # questions tells what was lost.
-
-# %% [markdown]
+#
 # <!-- exercise: 04.5 -->
 #
 # Grade one answer: how many fields of the true record does it give, with the right value and type?
@@ -445,9 +422,6 @@ with model.disable_adapter():
 new = evaluate.answers(model, tokenizer, prompts)
 skills_after = evaluate.score_regression(model, tokenizer, questions)
 pairs = [(o, n, e.answer) for o, n, e in zip(old, new, test, strict=True)]
-Table(("before", "after", "right"), pairs[:4])
-
-# %%
 task_before, task_after = evaluate.grade_task(old, test), evaluate.grade_task(new, test)
 right = sum(fields_right(said, truth) for _, said, truth in pairs)
 fields = right / sum(len(json.loads(truth)) for *_, truth in pairs)
@@ -456,6 +430,7 @@ assert abs(fields - task_after.field_accuracy) < 1e-9
 if base.tier == "tiny" and not project.quick():
     assert task_before.exact_match < 0.05 and task_after.exact_match >= 0.9
     assert skills_before.exact_match >= 0.9 and skills_after.exact_match >= 0.8
+Table(("before", "after", "right"), pairs[:4])
 
 # %% [markdown]
 # On `tiny` the task goes from nothing to at least nine letters in ten. Some old skills are gone:
@@ -483,7 +458,8 @@ Table(("run", "trains", "loss over the last five steps"), rows)
 
 # %% [markdown]
 # On `tiny`, query and value alone learn more slowly at the same rate and number of steps.
-# Sixteen times the parameters buy this task nothing that the small adapter lacks.
+# Rank 256 falls fastest here, and it trains and holds sixteen times as much. The run of section 4
+# reached a full score with rank 16 and a few more steps.
 # **Verdict:** adapt every projection, start at rank 16, and raise it when a score asks for it.
 #
 # **Where this stops:** one seed, one task, one rate. Notebook 01 repeats it with intervals.
@@ -501,15 +477,15 @@ marked = [data.Example(e.prompt, f"€{e.answer}", e.skill) for e in data.exampl
 sign = models.load("tiny").tokenizer("€", add_special_tokens=False).input_ids
 
 
-def trapped(**cure: Any) -> tuple[str, str, str]:
+def trapped(**cure: Any) -> tuple[int, int, str]:
     loaded = models.load("tiny")
     torch.manual_seed(0)
     adapted = get_peft_model(loaded.model, LoraConfig(**LORA, **cure))
     coded = [data.encode(loaded.tokenizer, example) for example in marked]
-    train.fit(adapted, coded, Settings(steps=SHORT, lr=1e-3))
-    said = evaluate.answers(adapted, loaded.tokenizer, prompts[:40])
+    train.fit(adapted, coded, Settings(steps=SHORT + 5, lr=3e-3))
+    said = evaluate.answers(adapted, loaded.tokenizer, prompts[:SAMPLE])
     right = sum(s == f"€{e.answer}" for s, e in zip(said, test, strict=False))
-    return f"{train.count(adapted).trainable:,}", f"{right} of 40", said[0][:24]
+    return train.count(adapted).trainable, right, said[0][:24]
 
 
 # %%
@@ -518,11 +494,14 @@ CURES = {
     "and three rows of the embedding": {"trainable_token_indices": sign},
     "and the whole embedding": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
 }
-rows = [(name, *trapped(**cure)) for name, cure in CURES.items()]
+found = {name: trapped(**cure) for name, cure in CURES.items()}
+rows = [(name, f"{n:,}", f"{k} of {SAMPLE}", begin) for name, (n, k, begin) in found.items()]
+alone, three, whole = (right for _, right, _ in found.values())
+assert alone == 0 and (project.quick() or min(three, whole) >= 0.9 * SAMPLE)
 Table(("what trains", "parameters", "exactly right", "an answer begins"), rows)
 
 # %% [markdown]
-# The values inside are right in all three; only the cures can write the sign.
+# LoRA alone writes the record and never the sign. Both cures write it.
 # Three rows of the embedding cost a few hundred numbers, the whole of it far more.
 #
 # **What to do:** before you fine-tune, look for tokens in your answers that the base never writes.
@@ -531,8 +510,7 @@ Table(("what trains", "parameters", "exactly right", "an answer begins"), rows)
 # ## 6. Save it, load it anywhere, and the real size
 #
 # **Claim:** an adapter is its two factors, and its file's size follows from their count.
-
-# %% [markdown]
+#
 # <!-- exercise: 04.6 -->
 #
 # PEFT trains and saves `A` and `B` in float32, and Adam keeps two moments of each number.
@@ -560,18 +538,15 @@ numbers, held = training_bytes(train.count(model).trainable)
 print(f"{numbers:,} bytes of numbers and {saved - numbers:,} of header in the file")
 print(f"predicted {predicted:,}, saved {saved:,}; training held {held:,}")
 assert saved == predicted
+real = adapters.predicted_bytes(llama, rank=16)
+print(f"Llama-3.2-1B, rank 16: {real:,} bytes, {real / 1e6:.1f} MB in float32")
+print(f"in bfloat16 half of it, {training_bytes(counted.trainable)[0] / 2e6:.1f} MB")
 said
 
 # %% [markdown]
 # The card names the base by its hash, since an adapter on another base is noise with confidence.
 # Lessons speak of "about 50 MB" for Llama-3.2-1B at rank 16. The config tells:
-
-# %% tags=["nbval-check-output"]
-predicted = adapters.predicted_bytes(llama, rank=16)
-print(f"Llama-3.2-1B, rank 16: {predicted:,} bytes, {predicted / 1e6:.1f} MB in float32")
-print(f"in bfloat16 half of it, {training_bytes(counted.trainable)[0] / 2e6:.1f} MB")
-
-# %% [markdown]
+#
 # Now a new process loads it with plain PEFT, without labkit, and answers a letter.
 
 # %%
@@ -589,8 +564,6 @@ inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(mod
 tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]
 print(tokenizer.decode(tokens[inputs.input_ids.shape[1] :], skip_special_tokens=True))
 """
-
-# %%
 command = [sys.executable, "-c", PLAIN, base.folder, folder, data.chat(tokenizer, test[0].prompt)]
 there = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 print("there:", there, "\nhere: ", new[0])
@@ -602,9 +575,6 @@ assert there == new[0] or base.tier != "tiny"
 # Four rows of 1,024 tokens, accumulated four times, rank 16 on seven projections. The weights are
 # random with the exact shapes: memory and speed are those of the real model, learning is not.
 
-# %% tags=["nbval-check-output"]
-measure.measured()
-
 # %%
 by = {row["name"]: row for row in measure.rows_on_disk()}
 speed = by["hand"]["tokens_per_second"] / by["trl"]["tokens_per_second"]
@@ -613,6 +583,7 @@ price = by["plain"]["peak_allocated_bytes"] / by["hand"]["peak_allocated_bytes"]
 print(f"by hand: {speed:.2f} times TRL's tokens/s at {peak:.3f} of its peak")
 print(f"prepare and full logits: {price:.1f} times the peak of the loop by hand")
 assert speed >= 1.3 and peak <= 1 and by["t4"]["peak_reserved_bytes"] < 15 * 2**30
+measure.measured()
 
 # %% [markdown]
 # `hand-eager` is your loop as it stands; `hand` records its kernels once and replays them, so
