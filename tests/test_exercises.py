@@ -398,6 +398,7 @@ def one(monkeypatch):
     """The sample as the only exercise there is."""
     module = types.SimpleNamespace(EXERCISES=[sample()])
     monkeypatch.setattr(engine, "module", lambda number: module)
+    monkeypatch.setattr(engine, "_reported", set())
     return module.EXERCISES[0]
 
 
@@ -440,6 +441,14 @@ def test_the_librarys_own_object_does_not_count_as_solved(one, capsys):
 def test_without_the_fallback_use_hands_the_stub_back(one, monkeypatch):
     monkeypatch.setenv("LABKIT_FALLBACK", "0")
     assert use("00.9", unsolved) is unsolved
+
+
+def test_without_the_fallback_use_replaces_what_a_check_has_reported(one, monkeypatch):
+    monkeypatch.setenv("LABKIT_FALLBACK", "0")
+    with pytest.raises(AssertionError):
+        check("00.9", unsolved)
+    assert use("00.9", unsolved) is double
+    assert use("00.9", mine) is mine
 
 
 def test_hints_come_in_three_steps_and_the_last_shows_the_code(one, monkeypatch):
