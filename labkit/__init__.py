@@ -3,6 +3,7 @@
 Read in this order; each module is one idea and imports only modules above it.
 
     project     where the repository, its data and its public address are
+    table       a table as text and as HTML
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -10,9 +11,9 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
+    sizes       bytes of a model's parameters by kind
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
-    table       a table as text and as HTML
     svg         small drawings that follow the theme
     checkpoint  a run from which it goes on bit for bit
     history     what a run is told and what it tells

@@ -251,7 +251,8 @@ def stale() -> list[str]:
 
 
 def readdress(url: str) -> None:
-    """Write another address into pyproject.toml, the one place that holds it, and into README.md.
+    """Write another address into pyproject.toml, the one place that holds it, and into what repeats
+    it: README.md, and the outputs of the solved notebooks.
 
     Raises:
         LabkitError: if it is no address of a repository on GitHub.
@@ -259,11 +260,12 @@ def readdress(url: str) -> None:
     url = url.removesuffix("/").removesuffix(".git")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
         raise LabkitError(f"{url!r} is not of the form https://github.com/OWNER/NAME")
-    old = project.address()
-    for name in ("pyproject.toml", "README.md"):
-        path = root() / name
+    old, new = (a.removeprefix("https://github.com/") for a in (project.address(), url))
+    link = re.compile(rf"(?<=/)(github(?:\.com)?|gh)/{re.escape(old)}(?![\w-])")  # or Colab, Binder
+    ran = [there for _, there in map(places, sources()) if there.is_file()]
+    for path in (root() / "pyproject.toml", root() / "README.md", *ran):
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace(old, url), encoding="utf-8")
+        path.write_text(link.sub(rf"\1/{new}", text), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,13 +24,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from labkit import pins, project
 from labkit.project import LabkitError
+from labkit.table import Table
 
 GIB = 2**30
 PYTHON = ">=3.11,<3.14"
@@ -75,14 +75,8 @@ class Report:
         return "\n".join(map(str, self.lines))
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{line.mark}</td><th scope='row'>{escape(line.name)}</th>"
-            f"<td>{escape(line.said)}</td>"
-            f"<td>{f'<code>{escape(line.mend)}</code>' if line.mend else ''}</td></tr>"
-            for line in self.lines
-        )
-        head = "<tr><th></th><th>what</th><th>found</th><th>mended by</th></tr>"
-        return f"<table>{head}{rows}</table>"
+        rows = [(line.name, line.mark, line.said, line.mend) for line in self.lines]
+        return Table(("what", "", "found", "mended by"), rows)._repr_html_()
 
 
 def report() -> Report:

@@ -23,6 +23,7 @@ from labkit import adapters, data, evaluate, models, project, train
 from labkit.train import Settings
 from labkit.watch import watch
 
+CHECKPOINT = "checkpoint.safetensors"
 METHODS = ("qlora", "lora", "full")
 FULL_RATE = 0.1  # full fine-tuning wants about a tenth of LoRA's learning rate
 
@@ -70,7 +71,7 @@ def settings_of(asked: argparse.Namespace) -> Settings:
         batch=asked.batch,
         lr=usual if asked.lr is None else asked.lr,
         seed=asked.seed,
-        checkpoint=folder(asked) / "checkpoint.safetensors",
+        checkpoint=folder(asked) / CHECKPOINT,
     )
 
 
@@ -155,6 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = options(arguments)
     try:
         result = run(asked)
+    except train.TrainingStopped as error:
+        kept = (folder(asked) / CHECKPOINT).is_file()
+        again = "; here: the same command with --resume" if kept else ""
+        print(f"labkit.finetune: {error}{again}", file=sys.stderr)
+        return 1
     except (project.LabkitError, ValueError) as error:
         print(f"labkit.finetune: {error}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ the real model, since neither depends on the values; nothing here says anything 
 
     trl      SFTTrainer as shipped: checkpointing, its chunked loss, bfloat16 adapters
     plain    transformers and PEFT after prepare_model_for_kbit_training, full logits
+    hand-eager, hand-prepare    the loop by hand without the record, and after prepare
     hand     labkit's loop: causal_loss, checkpointing, bfloat16 adapters, a recorded CUDA graph
     t4       the loop by hand in float16 within 15 GiB, as on a T4
 
@@ -281,10 +282,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+BARS = ("tokens_per_second", "peak_allocated_bytes")  # what is compared
 CONFIGURATIONS = {
     "trl": [],
     "plain": ["--logits", "--prepare", "--no-graph"],
     "hand-eager": ["--no-graph"],
+    "hand-prepare": ["--prepare", "--no-graph"],
     "hand": [],
     "hand-liger": ["--liger"],
     "hand-compile": ["--compile", "--no-graph"],

@@ -26,6 +26,7 @@ import torch
 
 from labkit import hub, project, smollm
 from labkit.folders import ModelError, check
+from labkit.sizes import bytes_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,23 +44,6 @@ PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "<|endoftext|>", "<unk>
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # PEFT 0.21 and TRL 1.16 still call gradient checkpointing by the name that transformers 5 renamed.
 warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Bytes of a model's parameters by kind; `quantised` holds codes and constants."""
-
-    quantised: int
-    embeddings: int
-    other: int
-
-    @property
-    def total(self) -> int:
-        return self.quantised + self.embeddings + self.other
-
-    def __str__(self) -> str:
-        parts = (f"{name} {n / 2**20:.2f}" for name, n in vars(self).items() if n)
-        return f"{self.total / 2**20:.2f} MiB ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -285,16 +269,3 @@ def dense_on_cpu(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parent, name, child in packed:
             setattr(parent, name, child)
-
-
-def bytes_of(model: torch.nn.Module) -> Bytes:
-    """Bytes that the parameters hold; a tied embedding counts once."""
-    kinds = {"quantised": 0, "embeddings": 0, "other": 0}
-    for name, p in model.named_parameters():
-        state = getattr(p, "quant_state", None)
-        kind = "quantised" if state else "embeddings" if "embed" in name else "other"
-        kinds[kind] += p.numel() * p.element_size()
-        while state is not None:  # double quantisation: the constants have constants
-            kinds[kind] += state.absmax.numel() * state.absmax.element_size()
-            state = state.state2
-    return Bytes(**kinds)

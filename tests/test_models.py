@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit import hub, models, project, smollm
+from labkit import hub, models, project, sizes, smollm
 from labkit.hub import HubError
 from labkit.models import ModelError
 
@@ -70,7 +70,7 @@ def test_tiny_in_4_bits_says_what_it_is(tiny):
     size = (TINY / "model.safetensors").stat().st_size / 2**20
     assert said.startswith("tiny (it was asked for): 4,")
     assert "NF4 with double quantisation, computing in bfloat16 on cpu" in said
-    assert f"{size:.2f} MiB on disk, {models.bytes_of(tiny.model)} in memory" in said
+    assert f"{size:.2f} MiB on disk, {sizes.bytes_of(tiny.model)} in memory" in said
     assert len(linears(tiny.model)) == 6 * 7
     assert tiny._repr_html_() == f"<p>{said}</p>"
     assert list(tiny) == [tiny.model, tiny.tokenizer, said]
@@ -92,18 +92,25 @@ def test_bytes_are_those_of_the_codes_and_the_constants_of_the_constants(tiny):
     sizes = [d * d, d * d, d * keys, d * keys, d * inner, d * inner, d * inner]
     blocks = [-(-n // 64) for n in sizes]
     layer = sum(n // 2 + b + 4 * -(-b // 256) for n, b in zip(sizes, blocks, strict=True))
-    counted = models.bytes_of(tiny.model)
-    assert counted.quantised == c["num_hidden_layers"] * layer
+    counted = sizes.bytes_of(tiny.model)
+    assert counted.linear == c["num_hidden_layers"] * layer
     assert counted.embeddings == 2 * c["vocab_size"] * d
     assert counted.other == 2 * d * (2 * c["num_hidden_layers"] + 1)
     assert counted.total == sum(vars(counted).values())
-    assert str(counted).startswith(f"{counted.total / 2**20:.2f} MiB (quantised ")
+    assert str(counted).startswith(f"{counted.total / 2**20:.2f} MiB (linear ")
 
 
 def test_a_plain_model_holds_four_bytes_a_number(whole):
-    counted = models.bytes_of(plain(whole).model)
-    assert counted.quantised == 0
+    counted = sizes.bytes_of(plain(whole).model)
+    held = load_file(next(whole.glob("*.s*"))).items()
+    assert counted.linear == 4 * sum(v.numel() for n, v in held if n.endswith("proj.weight")) > 0
     assert counted.total == 4 * sum(v.numel() for v in load_file(next(whole.glob("*.s*"))).values())
+
+
+def test_two_counts_stand_side_by_side(tiny, whole):
+    table = sizes.compared(sizes.Bytes(3 * 2**20, 2**20, 0), sizes.Bytes(2**19, 2**20, 0))
+    assert table.rows[0] == ("linear maps", "3.00", "0.50")
+    assert table.rows[-1] == ("all", "4.00", "1.50")
 
 
 def test_nf4_stays_near_the_weights_that_it_stands_for(tiny):

