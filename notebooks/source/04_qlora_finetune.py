@@ -3,10 +3,10 @@
 #
 # <!-- badges -->
 #
-# - **You will** load a Llama in 4 bits, attach LoRA, mask the prompt, write the training step, score
-#   the result on letters it has never seen, and save an adapter that loads anywhere.
-# - **You need** notebook 00 and a first idea of what a token is. A GPU is optional: the cells are the
-#   same with Llama-3.2-1B.
+# - **You will** load a Llama in 4 bits, attach LoRA, mask the prompt, write the training step,
+#   score the result on letters it has never seen, and save an adapter that loads anywhere.
+# - **You need** notebook 00 and a first idea of what a token is. A GPU is optional: the cells are
+#   the same with Llama-3.2-1B.
 # - **Time:** 75 minutes for you. The cells themselves take <!-- minutes -->.
 
 # %%
