@@ -89,9 +89,9 @@ def test_bytes_are_those_of_the_codes_and_the_constants_of_the_constants(tiny):
     """From the shapes alone: half a byte a weight, a byte for 64 weights, 4 bytes for 256 of it."""
     c = json.loads((TINY / "config.json").read_text())
     d, inner, keys = c["hidden_size"], c["intermediate_size"], c["num_key_value_heads"] * 64
-    sizes = [d * d, d * d, d * keys, d * keys, d * inner, d * inner, d * inner]
-    blocks = [-(-n // 64) for n in sizes]
-    layer = sum(n // 2 + b + 4 * -(-b // 256) for n, b in zip(sizes, blocks, strict=True))
+    numbers = [d * d, d * d, d * keys, d * keys, d * inner, d * inner, d * inner]
+    blocks = [-(-n // 64) for n in numbers]
+    layer = sum(n // 2 + b + 4 * -(-b // 256) for n, b in zip(numbers, blocks, strict=True))
     counted = sizes.bytes_of(tiny.model)
     assert counted.linear == c["num_hidden_layers"] * layer
     assert counted.embeddings == 2 * c["vocab_size"] * d
