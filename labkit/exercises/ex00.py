@@ -111,8 +111,8 @@ QUESTIONS = [
         [
             Choice(
                 "Yes, 24 GB or more",
-                "The frozen weights rest in 4 bits and only two thin matrices per layer train. "
-                "Notebook 02 measures how little a 1B model then takes.",
+                "The frozen weights rest in 4 bits and only two thin matrices beside each adapted "
+                "map train. Notebook 04 shows the figures of a 1B model.",
             ),
             Choice(
                 "A small one at least",

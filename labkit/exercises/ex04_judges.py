@@ -53,7 +53,7 @@ def _count_slips(c: SimpleNamespace, rank: int) -> list[tuple[int, str]]:
     product = sum(out * into for out, into in right.values())
     at_queries = sum(out * into for out, into in _widths(c, kv=q).values())
     no_product = "A and B stand side by side: add their sizes, they do not multiply"
-    wide = "q_proj puts out heads * head_dim; that need not be hidden_size"
+    wide = "q_proj puts out heads * head_dim, and o_proj takes it in; that need not be hidden_size"
     mlp = h + c.intermediate_size
     return [
         (total(_widths(c, kv=q)), "k_proj and v_proj are as wide as the key-value heads, not the query heads"),
@@ -72,7 +72,6 @@ def _count_slips(c: SimpleNamespace, rank: int) -> list[tuple[int, str]]:
         (total(_widths(c, **guessed)), "the config says how wide a head is; hidden_size / heads need not be it"),
         (total(_widths(c, q=h, o=h)), wide),
         (total(_widths(c, q=h, o=q)), wide),
-        (total(_widths(c, q=q, o=h)), "o_proj takes heads * head_dim in; that need not be hidden_size"),
     ]  # fmt: skip
 
 
@@ -116,7 +115,7 @@ def _mask_slips(prompt: list[int], tail: list[int]) -> list[tuple[list[int], str
         ([IGNORE] * (p - 1) + whole[p - 1 :], "one token too few is masked: the prompt's last one is read, not learnt"),
         ([IGNORE] * (p + 1) + tail[1:], "one token too many is masked: the answer's first one is learnt"),
         ([IGNORE, *right[:-1]], shifted),
-        (right[1:] + [IGNORE], shifted),
+        ([*right[1:], IGNORE], shifted),
         (right[1:] + right[:1], shifted),
         (right[1:] + right[-1:], shifted),
         (by_value, "an answer token may also occur in the prompt: mask by position, the first len(prompt)"),
@@ -173,9 +172,11 @@ def judge_next_token_loss(answer: Callable[..., Any]) -> str | None:
         want = _loss_by_hand(logits, labels)
         try:
             got = answer(logits.clone().requires_grad_(), labels.clone())
+        except NotImplementedError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
-            slip = _size_slip(error)
-            if slip is None:  # NotImplementedError, the stub's, is a RuntimeError too
+            slip = _size_slip(str(error).lower())
+            if slip is None:
                 raise
             return slip
         slip = tensor_slip(got, want, "the loss", 1e-4)
@@ -187,13 +188,14 @@ def judge_next_token_loss(answer: Callable[..., Any]) -> str | None:
     return None
 
 
-def _size_slip(error: Exception) -> str | None:
-    """What cross_entropy found wrong with its arguments, or None if it was something else."""
-    text = str(error).lower()
-    if "out of bounds" in text and "target" in text:
-        return f"a label {IGNORE} is no token: cross_entropy leaves it out by itself"
-    if "target" in text or "size" in text:
-        return f"cross_entropy got other sizes than it takes: {FLAT}"
+def _size_slip(error: str) -> str | None:
+    """What torch found wrong with the sizes, or None where it complained of something else."""
+    if "out of bounds" in error:
+        return f"the label {IGNORE} is no token: leave it out (cross_entropy does so by itself)"
+    if "view size is not compatible" in error:
+        return "a slice is not contiguous, so view cannot take it: use flatten or reshape"
+    if "target" in error or "size" in error:
+        return f"the sizes do not fit: {FLAT}"
     return None
 
 
@@ -247,7 +249,7 @@ def _loss_slip(got: float, logits: Tensor, labels: Tensor) -> str | None:
 CLIP, RATE = 0.5, 0.1
 # Two batches that pull in different directions: a gradient that stays behind then shows. The third
 # pulls so little that nothing may be clipped.
-BATCHES = ([[4.0, -3.0, 2.0]], [[-1.0, 5.0, 3.0]], [[0.02, 0.01, -0.03]])
+BATCHES = ([[4.0, -3.0, 2.0]], [[-1.0, 5.0, 3.0]], [[0.2, 0.1, -0.3]])
 Step = Callable[..., Any]
 
 
@@ -255,8 +257,8 @@ class _Watched(nn.Linear):
     """A model that writes down when its parameters are asked for."""
 
     def __init__(self) -> None:
-        self.log: list[str] = []
         super().__init__(3, 2)
+        self.log: list[str] = []
         for p in super().parameters():
             p.register_hook(lambda grad: self.log.append("backward"))
 
@@ -278,7 +280,7 @@ class _Watched(nn.Linear):
 
 
 def _loss_of(model: nn.Module, batch: Tensor) -> Tensor:
-    return (model(batch) ** 2).sum()
+    return (model(batch) ** 2).sum() * batch.abs().mean()
 
 
 def _run(step: Step) -> list[SimpleNamespace]:
@@ -339,10 +341,11 @@ def _norm(model: _Watched, clip: float) -> None:
     clip_grad_norm_(model.parameters(), clip)
 
 
+STALE = "the second step is off: were the gradients of the first one cleared?"
 UNCLIPPED = "the step is too long: clip the gradient's norm before the optimizer steps"
 STEP_SLIPS = (  # how a published mistake steps, and its slip
-    (_step(_norm, clear=False), "the second step is off: were the gradients of the first one cleared?"),
-    (_step(clear=False), "the second step is off: were the gradients of the first one cleared?"),
+    (_step(_norm, clear=False), STALE),
+    (_step(clear=False), STALE),
     (_step(lambda m, clip: _norm(m, 1.0)), "use the argument `clip`, not a norm of your own (1.0)"),
     (_step(_norm, steps=2), "optimizer.step() runs twice: one batch, one step"),
     (_step(steps=2), "optimizer.step() runs twice, and the gradient is not clipped"),
@@ -364,11 +367,14 @@ def judge_training_step(answer: Step) -> str | None:
         return _still_slip(first)
     if not _same(theirs, right):
         named = next((told for step, told in STEP_SLIPS if _same(theirs, _run(step))), None)
-        unclipped = _same(theirs, _run(_step()))
-        return named or (_clip_slip(first.events) if unclipped else _lost_slip(first))
+        if named is None and _same(theirs, _run(_step())):
+            return _clip_slip(first.events)
+        if named is None and _same(theirs[:1], right[:1]):
+            return STALE
+        return named or _lost_slip(first)
     for turn in theirs:
-        if abs(turn.got - turn.loss) > 1e-4 * abs(turn.loss):
-            after = abs(turn.got - turn.later) <= 1e-4 * abs(turn.later)
+        if not math.isclose(turn.got, turn.loss, rel_tol=1e-4):
+            after = math.isclose(turn.got, turn.later, rel_tol=1e-4)
             told = "that is the loss after the step: compute it once, before the step"
             return told if after else "that is not the loss of this batch"
     return None
@@ -388,9 +394,7 @@ def _still_slip(turn: SimpleNamespace) -> str:
         return "nothing moved: loss.backward() is missing, so there is no gradient"
     if turn.events.index("step") < turn.events.index("backward"):
         return "nothing moved: the optimizer steps before backward has filled the gradients"
-    return (
-        "nothing moved: backward first fills the gradients, then the optimizer steps; clear before"
-    )
+    return "nothing moved: the gradients are cleared between backward and the step"
 
 
 def _clip_slip(events: list[str]) -> str:
@@ -416,7 +420,10 @@ TRUTH = (
     '{"kind": "invoice", "firm": "Brank & Sons", "person": "Odo Vance", '
     '"amount": 420, "due": "9 May"}'
 )
-SWAPPED = TRUTH.replace("Brank & Sons", "?").replace("Odo Vance", "Brank & Sons")
+SWAPPED = (
+    '{"kind": "invoice", "firm": "Odo Vance", "person": "Brank & Sons", '
+    '"amount": 420, "due": "9 May"}'
+)
 REORDERED = (
     '{"due": "9 May", "amount": 420, "person": "Odo Vance", "firm": "Brank & Sons", '
     '"kind": "invoice"}'
@@ -426,10 +433,10 @@ SHOWN = 130  # characters of an answer that a message shows: all of those below
 TYPES = "compare the type as well as the value"
 GRADED = (  # answer, truth, fields right, what a wrong count means
     (TRUTH, TRUTH, 5, "the right answer has all five fields right"),
-    ("Brank & Sons, Odo Vance, 420, 9 May, invoice", TRUTH, 0, "words that occur are not fields"),
+    ("Brank & Sons, Odo Vance, 420, 9 May, invoice", TRUTH, 0, "words that occur are not fields, and this is no JSON"),
     (TRUTH[:-1], TRUTH, 0, "an answer that is not JSON has no field right"),
     (TRUTH.replace("420", "42"), TRUTH, 4, "one wrong field leaves four right; compare field by field"),
-    (SWAPPED.replace("?", "Odo Vance"), TRUTH, 3, "a value in another field is not right there"),
+    (SWAPPED, TRUTH, 3, "a value in another field is not right there"),
     (REORDERED, TRUTH, 5, "the order of the fields is free: look each one up by its name"),
     ('{"due": "9 May", "amount": 420}', TRUTH, 2, "a missing field is a wrong one; it is no error, and the others still count"),
     (TRUTH[:-1] + ', "note": "urgent"}', TRUTH, 5, "an extra field must not spoil the right ones: go through the truth's fields"),
@@ -446,8 +453,8 @@ GRADED = (  # answer, truth, fields right, what a wrong count means
     ("null", TRUTH, 0, "null is no object and has no field"),
     ("{}", TRUTH, 0, "an empty object has no field right"),
     (EMPTY, EMPTY, 6, 'false, "" and 0 are values too: do not ask whether a value is true'),
-    (EMPTY.replace("1", "true"), EMPTY, 5, f"true is no 1, though Python's == takes them for equal: {TYPES}"),
-    (EMPTY.replace("false", "0"), EMPTY, 5, f"0 is no false, though Python's == takes them for equal: {TYPES}"),
+    (EMPTY.replace("1", "true"), EMPTY, 5, f"true is not 1, though Python's == takes them for equal: {TYPES}"),
+    (EMPTY.replace("false", "0"), EMPTY, 5, f"0 is not false, though Python's == takes them for equal: {TYPES}"),
     ('{"firm": "Brank & Sons", "paid": true}', EMPTY, 2, "a field that is missing is wrong, whatever the truth holds there"),
 )  # fmt: skip
 
@@ -464,7 +471,7 @@ def judge_fields_right(answer: Callable[[str, str], int]) -> str | None:
             return f"your code raised {type(error).__name__} on {shown}: {why}"
         slip = count_slip(got)
         if slip or got != want:
-            return slip or f"{got} field{'s' * (got != 1)} right in {shown}, not {want}: {why}"
+            return slip or f"you count {got} field{'s' * (got != 1)}, not {want}, in {shown}: {why}"
     return None
 
 
