@@ -74,8 +74,14 @@ def question(
 
     def chosen(change: dict[str, Any]) -> None:
         if change["new"] is not None:
-            reason.value = answered(change["new"])
+            reason.value = _set(answered(change["new"]))
 
     buttons.observe(chosen, "value")
-    title = w.HTML(f"<strong>{escape(text)}</strong>")
-    return w.VBox([title, buttons, w.HTML(f"<small>({escape(ask)})</small>"), reason])
+    title = w.HTML(_set(f"<strong>{escape(text)}</strong>"))
+    hint = w.HTML(f"<small>({escape(ask)})</small>")
+    return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
+
+
+def _set(html: str) -> str:
+    """HTML set like prose: a widget gives every line the height of a control, 28 pixels."""
+    return f'<div style="line-height:1.5">{html}</div>'
