@@ -10,6 +10,7 @@ An adapter is worth nothing on another base, so `load` compares the hash of the 
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -90,7 +91,9 @@ class Card:
     date: str
 
     def __str__(self) -> str:
-        return json.dumps(asdict(self), indent=2)
+        text = json.dumps(asdict(self), indent=2)
+        lists = re.compile(r"\[[^\[\]{}]*\]")  # on one line each
+        return lists.sub(lambda found: " ".join(found[0].split()), text)
 
     __repr__ = __str__
 
@@ -112,7 +115,7 @@ def card(
         alpha=config.lora_alpha,
         targets=sorted(config.target_modules),
         settings={name: v for name, v in asdict(settings).items() if name != "checkpoint"},
-        scores=scores,
+        scores={name: round(score, 4) for name, score in scores.items()},
         versions={name: metadata.version(name) for name in VERSIONS},
         date=date.today().isoformat(),
     )

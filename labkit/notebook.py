@@ -34,8 +34,9 @@ BOOTSTRAP = """\
 import importlib.util, sys
 
 if importlib.util.find_spec("labkit") is None:  # outside a checkout
+    source = "git+{address}@v{version}"
     keep = "--no-deps" if "google.colab" in sys.modules else ""  # Colab keeps its own torch
-    %pip install -q {{keep}} "labkit @ git+{address}@v{version}" bitsandbytes trl"""
+    %pip install -q {{keep}} "labkit @ {{source}}" bitsandbytes trl"""
 STUB = "raise NotImplementedError"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | re.S)
 LEFT_OVER = re.compile(

@@ -9,7 +9,7 @@ WIDTH, HEIGHT, PAD = 480, 140, 34  # pixels
 def curve(xs: Sequence[float], ys: Sequence[float], title: str, unit: str) -> str:
     """A line through (xs, ys) with its first and last value written on the axes.
 
-    `title` is also the alternative text. Values that are not finite must not be given.
+    The alternative text is the title with both values. Every value must be finite.
     """
     if not xs:
         return f'<svg role="img" aria-label="{escape(title)}" width="{WIDTH}" height="1"></svg>'
@@ -20,10 +20,11 @@ def curve(xs: Sequence[float], ys: Sequence[float], title: str, unit: str) -> st
         across = PAD + (x - left) / (right - left) * (WIDTH - PAD - 8)
         return f"{across:.1f},{HEIGHT - 20 - (y - low) / (high - low) * (HEIGHT - 44):.1f}"
 
+    finding = f"{title}: {ys[0]:.3g} at first, {ys[-1]:.3g} at last ({xs[-1]:g} {unit})"
     points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
     text = 'fill="currentColor" font-size="11" font-family="sans-serif"'
     return (
-        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'<svg role="img" aria-label="{escape(finding)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'width="{WIDTH}" style="max-width:100%">'
         f'<text x="{PAD}" y="14" {text}>{escape(title)}</text>'
         f'<line x1="{PAD}" x2="{WIDTH - 8}" y1="{HEIGHT - 20}" y2="{HEIGHT - 20}" '

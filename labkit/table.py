@@ -1,8 +1,12 @@
 """A table that shows itself as text and as HTML."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+ ?%?")
+ROW = ' scope="row"'
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,18 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        left = 'style="text-align:left;vertical-align:top"'
-        head = "".join(f'<th scope="col" {left}>{escape(cell)}</th>' for cell in self.head)
+        head = "".join(_cell("th", name, ' scope="col"') for name in self.head)
         rows = "".join(
-            f'<tr><th scope="row" {left}>{escape(name)}</th>'
-            + "".join(f"<td {left}>{escape(cell)}</td>" for cell in cells)
-            + "</tr>"
+            f"<tr>{_cell('th', name, ROW)}{''.join(_cell('td', cell) for cell in cells)}</tr>"
             for name, *cells in self.rows
         )
-        caption = f"<caption>{escape(self.caption)}</caption>" if self.caption else ""
-        return f"<table>{caption}<tr>{head}</tr>{rows}</table>"
+        caption = f"<p>{escape(self.caption)}</p>" if self.caption else ""
+        return f"{caption}<table><tr>{head}</tr>{rows}</table>"
+
+
+def _cell(tag: str, text: str, more: str = "") -> str:
+    """A cell: numbers end in one line on the right, text begins on the left."""
+    side = "right" if NUMBER.fullmatch(text) else "left"
+    weight = ";font-weight:normal" if more == ROW else ""
+    style = f"text-align:{side};vertical-align:top;white-space:pre-line{weight}"
+    return f'<{tag}{more} style="{style}">{escape(text)}</{tag}>'

@@ -28,7 +28,8 @@ def drawing(steps: list[Step], of: int) -> str:
     seconds = sum(step.seconds for step in steps)
     left = seconds / max(1, len(steps)) * (of - done)
     loss = f"loss {steps[-1].loss:.4f}, " if steps else ""
-    said = f"step {done} of {of}, {loss}{seconds:.0f} s, {left:.0f} s to go"
+    to_go = f", {left:.0f} s to go" if left else ""
+    said = f"step {done} of {of}, {loss}{seconds:.0f} s{to_go}"
     bar = f'<progress value="{done}" max="{of}" aria-label="training"></progress> {said}'
     numbers, losses = [s.number for s in steps], [s.loss for s in steps]
     return f"{svg.curve(numbers, losses, 'loss, nats a learnt token', 'steps')}<div>{bar}</div>"

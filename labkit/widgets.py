@@ -33,6 +33,9 @@ def shown(build: Callable[[], w.Widget]) -> dict[str, Any]:
     return {"application/vnd.jupyter.widget-view+json": view}
 
 
+_running: list[Callable[[], None]] = []  # what stops the live area that was shown before
+
+
 def live(
     html: Callable[[], str],
     subscribe: Callable[[Callable[[], None]], Callable[[], None]],
@@ -40,29 +43,34 @@ def live(
 ) -> w.HTML:
     """HTML that is made again whenever `subscribe` calls, and looks for news while it can.
 
-    `look` runs every LOOK_EVERY seconds where an event loop runs, as it does in a kernel.
+    `look` runs every LOOK_EVERY seconds where an event loop runs, as it does in a kernel. Only the
+    area that was made last is live: a cell that is run again leaves nothing running behind.
     """
+    while _running:
+        _running.pop()()
     area = w.HTML(html())
 
     def renew() -> None:
         area.value = html()
 
-    subscribe(renew)
-    _repeat(look)
+    _running.extend((subscribe(renew), _repeat(look)))
     return area
 
 
-def _repeat(look: Callable[[], None]) -> None:
+def _repeat(look: Callable[[], None]) -> Callable[[], None]:
+    """Call `look` again and again; returns what ends that."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # no loop: nothing can look in the background
-        return
+        return lambda: None
+    planned = []
 
     def again() -> None:
         look()
-        loop.call_later(LOOK_EVERY, again)
+        planned[:] = [loop.call_later(LOOK_EVERY, again)]
 
-    loop.call_later(LOOK_EVERY, again)
+    planned.append(loop.call_later(LOOK_EVERY, again))
+    return lambda: planned[0].cancel()
 
 
 def question(

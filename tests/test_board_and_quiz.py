@@ -180,6 +180,16 @@ def test_the_open_board_moves_when_a_check_passes(in_kernel):
     assert "[x] 00.1" in " ".join(read(in_kernel[0].value))
 
 
+def test_a_board_shown_again_leaves_nothing_running_behind(in_kernel):
+    listening = len(progress._listeners)
+    for _ in range(3):
+        board()._repr_mimebundle_()
+    assert len(progress._listeners) <= listening + 1
+    check("00.1", solved)
+    assert "[x] 00.1" not in " ".join(read(in_kernel[0].value))
+    assert "[x] 00.1" in " ".join(read(in_kernel[-1].value))
+
+
 def test_the_open_board_moves_when_another_notebook_passes_a_check(in_kernel, monkeypatch):
     monkeypatch.setattr(widgets, "LOOK_EVERY", 0.01)
 

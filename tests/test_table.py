@@ -1,5 +1,6 @@
 """A table as text and as HTML."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -19,7 +20,7 @@ class Cells(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.open.append((tag, dict(attributes)))
-        if tag in ("th", "td", "caption"):
+        if tag in ("th", "td", "p"):
             self.found.append((tag, dict(attributes).get("scope"), ""))
 
     def handle_endtag(self, tag):
@@ -35,7 +36,7 @@ def test_text_is_escaped_wherever_it_stands():
     cells = Cells(html)
     assert cells.open == []
     assert cells.found == [
-        ("caption", None, ODD),
+        ("p", None, ODD),
         ("th", "col", ""),
         ("th", "col", ODD),
         ("th", "row", ODD),
@@ -45,7 +46,7 @@ def test_text_is_escaped_wherever_it_stands():
 
 def test_a_table_without_a_caption_has_none():
     table = Table(("a", "b"), [("1", "2")])
-    assert "caption" not in table._repr_html_()
+    assert "<p>" not in table._repr_html_()
     assert str(table) == "a  b\n1  2"
 
 
@@ -64,3 +65,9 @@ def test_the_columns_of_the_text_stand_under_each_other():
 def test_an_uneven_row_is_refused(row):
     with pytest.raises(ValueError, match=rf"a row of {len(row)} cells under 2 columns"):
         Table(("a", "b"), [("fine", "row"), row])
+
+
+def test_numbers_stand_on_the_right_and_text_on_the_left():
+    html = Table(("row", "n"), [("a", "1,024"), ("b", "-0.5"), ("c", "12 %"), ("d", "3 of 4")])
+    sides = re.findall(r"<td style=.text-align:(\w+)", html._repr_html_())
+    assert sides == ["right", "right", "right", "left"]

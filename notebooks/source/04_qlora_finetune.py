@@ -288,7 +288,7 @@ with watch(STEPS) as on_step:
         history.append(Step(number + 1, STEPS, loss, rate, tokens, seconds))
         on_step(history[-1])
 
-low = next((step.number for step in history if step.loss < 0.1), None)
+low = next((step.number for step in history if step.loss < 0.1), "never")
 last = sum(step.loss for step in history[-5:]) / 5
 assert last < history[0].loss
 print(f"loss {history[0].loss:.2f} at first, {last:.4f} at last; below 0.1 from step {low}")
@@ -346,6 +346,7 @@ except train.TrainingStopped as stopped:
 # %%
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 disable_progress_bars()
@@ -386,7 +387,10 @@ trainer = SFTTrainer(
 # %%
 seen = trainer.train_dataset[0]
 assert seen["input_ids"] == items[0].input_ids and seen["labels"] == items[0].labels
+trainer.remove_callback(PrinterCallback)
 _ = trainer.train()
+logs = [(log["step"], log["loss"]) for log in trainer.state.log_history if "loss" in log]
+Table(("step", "loss, nats a learnt token"), [(f"{n}", f"{loss:.3f}") for n, loss in logs])
 
 # %% [markdown]
 # The trainer reads the same tokens and learns the same labels as we do, the end of turn included.
