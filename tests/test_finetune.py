@@ -109,7 +109,8 @@ def test_the_adapter_has_the_numbers_and_bytes_that_the_config_foretells(usual, 
 @pytest.mark.slow
 def test_the_card_of_the_adapter_says_the_same_scores(usual, runs):
     card = adapters.read_card(runs / "qlora")
-    assert card.scores == {"task": usual["task_after"], "regression": usual["regression_after"]}
+    assert card.scores["task"] == pytest.approx(usual["task_after"], abs=1e-4)
+    assert card.scores["regression"] == pytest.approx(usual["regression_after"], abs=1e-4)
     assert card.base_sha256 == models.weights_sha256(TINY)
     assert card.settings["steps"] == Settings.steps
 

@@ -538,10 +538,13 @@ def test_without_the_reader_of_gguf_the_command_is_named(no_hub, wheel, monkeypa
 
 
 @pytest.fixture
-def readable(whole, wheel, monkeypatch):
-    """transformers, as if `whole` lay in the package's GGUF."""
+def readable(whole, wheel, monkeypatch, tmp_path):
+    """transformers, as if `whole` lay in the package's GGUF and gguf, which reads it, were here."""
     import transformers
 
+    (tmp_path / "reader").mkdir()
+    (tmp_path / "reader" / "gguf.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "reader")
     model = LlamaForCausalLM.from_pretrained(whole)
     tokenizer = transformers.AutoTokenizer.from_pretrained(whole)
     monkeypatch.setattr(smollm, "WHEEL", wheel)
