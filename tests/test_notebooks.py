@@ -190,6 +190,36 @@ def test_the_measured_time_is_within_two_minutes(name):
     assert build.timings()[name]["cpu"]["seconds"] <= 60 * MINUTES
 
 
+def table(name, heading):
+    """The rows of a table in a solved notebook, by their names, as it shows itself in text."""
+    texts = [o.data["text/plain"] for c in cells(SOLVED[name], "code") for o in c.outputs
+             if heading in o.get("data", {}).get("text/plain", "")]  # fmt: skip
+    assert len(texts) == 1
+    rows = [re.split(r" {2,}", line) for line in texts[0].splitlines()]
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_prose_on_rank_and_alpha_reads_its_table_rightly():
+    rows = table("04_qlora_finetune", "loss at last")
+    right = {name: int(cells[-1].split()[0]) for name, cells in rows.items() if "of" in cells[-1]}
+    start, q_and_v, both, rank, alpha = right.values()
+    low = float(rows["seven projections, rank 16, alpha 32"][1])
+    assert low < 0.1
+    assert start < 0.9 * 20  # "a loss far below 0.1, and many letters still wrong"
+    assert q_and_v < start
+    assert rank <= start < both
+    assert abs(alpha - both) <= 1
+
+
+def test_the_prose_on_the_untaught_token_reads_its_table_rightly():
+    rows = table("04_qlora_finetune", "an answer begins")
+    alone, three, whole = (int(cells[1].split()[0]) for cells in list(rows.values())[1:])
+    assert alone == 0
+    assert min(three, whole) >= 18
+    numbers = [int(cells[0].replace(",", "")) for cells in list(rows.values())[1:]]
+    assert 0 < numbers[1] - numbers[0] < 1000 < numbers[2] - numbers[0]
+
+
 # That they run
 
 

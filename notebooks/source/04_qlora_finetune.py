@@ -593,8 +593,10 @@ assert there == new[0] or base.tier != "tiny"
 # Four rows of 1,024 tokens, accumulated four times, rank 16 on seven projections. The weights are
 # random with the exact shapes: memory and speed are those of the real model, learning is not.
 #
-# - `trl`: SFTTrainer as shipped; `hand-eager`: your loop; `hand-prepare`: the same after prepare
-# - `hand`: your loop, its GPU work recorded once and replayed (a CUDA graph)
+# - `trl`: SFTTrainer as shipped
+# - `hand-eager`: your loop, with checkpointing and a loss that keeps no logits
+# - `hand-prepare`: the same after prepare, its adapters in float32
+# - `hand`: as `hand-eager`, its GPU work recorded once and replayed (a CUDA graph)
 # - `hand-liger`: with fused kernels; `hand-no-checkpointing`: activations kept
 # - `plain`: prepare, and all logits kept; `t4`: float16 within 15 GiB
 
