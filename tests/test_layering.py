@@ -73,6 +73,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "data",
         "folders",
         "smollm",
+        "linears",
         "models",
         "loss",
         "train",
