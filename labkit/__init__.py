@@ -16,6 +16,7 @@ Read in this order; each module is one idea and imports only modules above it.
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
     svg         small drawings that follow the theme
+    figures     the pictures; the only place that imports matplotlib
     checkpoint  a run from which it goes on bit for bit
     history     what a run is told and what it tells
     train       one loop
@@ -23,6 +24,7 @@ Read in this order; each module is one idea and imports only modules above it.
     evaluate    answers and scores
     adapters    an adapter folder with its card
     widgets     controls; the only module that imports ipywidgets
+    explore     a picture or a table that answers to sliders, with a twin that needs none
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
     pins        what is installed, against the pins or the ranges
