@@ -77,7 +77,7 @@ def picture(
         for number, draw in enumerate(drawings, 1):
             draw(figure.add_subplot(1, len(drawings), number))
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True)
     return Picture(alt, _themed(text.getvalue(), alt))
 
 
