@@ -7,6 +7,7 @@ Read in this order; each module is one idea and imports only modules above it.
     linears     what a frozen linear map applies, whatever stores its weight
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
+    dora        row lengths and directions of a weight, learned apart
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer

@@ -1,0 +1,235 @@
+"""DoRA: each output row of the weight learns its length and its direction apart.
+
+    y = g * (W + s B A) x + b          g_i = m_i / n_i,   n_i = |W_i + s B_i A|
+
+    symbol   shape         in code           meaning
+    W, b     (out, in)     layer.lora.base   frozen; stored as the base stores it, 4 bits included
+    s B A    (out, in)     layer.lora        LoRA's update: it turns the rows
+    m        (out,)        layer.magnitude   row lengths; |W_i| at the start, then trained
+    n        (out,)        layer.norms()     row lengths of what the update has turned
+    g        (out,)        layer.gains()     what each output is multiplied by; 1 at the start
+
+One number belongs to each output: the length of a row of an (out, in) weight. The paper says
+"column" and means the same, since it writes its weights (in, out).
+
+Neither W + s B A nor a dense W is formed in training. A row's squared length is
+
+    n_i^2 = |W_i|^2 + 2 s B_i (W A^T)_i + s^2 B_i (A A^T) B_i^T
+
+where the first term never changes, W A^T is the base map applied to the rows of A, and A A^T is
+(rank, rank). By default n is held constant in the backward pass, as the paper proposes (4.3).
+
+Source: Liu et al. 2024, sections 3.2, 4.1 and 4.3, https://arxiv.org/abs/2402.09353
+Left out on purpose: embeddings, convolutions, several adapters on one layer. Where the update
+cancels a row of W nearly whole, n is a small difference of large terms and loses digits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit.linears import dense
+from labkit.lora import LoRALinear, Targets, inject, matches, parameter_count, projections
+
+# Rounding can push the square of a row that the update cancels below zero; and a row of zeros, with
+# its magnitude of zero, must be 0 / tiny and not 0 / 0.
+TINY = torch.finfo(torch.float32).tiny
+
+
+def row_norms(weight: Tensor) -> Tensor:
+    """Length of each output row of an (out, in) weight, shape (out,), in float32 or wider."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return torch.linalg.vector_norm(weight, dim=1, dtype=wide)
+
+
+def decompose(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Magnitude (out,) and direction (out, in) of an (out, in) weight.
+
+    Each row of the direction has length 1, and magnitude times direction gives the weight back.
+    """
+    magnitude = torch.linalg.vector_norm(weight, dim=1)
+    return magnitude, weight / magnitude[:, None]
+
+
+def dense_forward(
+    x: Tensor, weight: Tensor, A: Tensor, B: Tensor, magnitude: Tensor, scale: float
+) -> Tensor:
+    """What DoRA computes, through the dense weight: x (..., in) to (..., out).
+
+    Args:
+        weight: (out, in), frozen.
+        A: (rank, in).
+        B: (out, rank).
+        magnitude: (out,), the length that each row is given.
+        scale: alpha / rank.
+    """
+    turned = weight + scale * B @ A
+    length = torch.linalg.vector_norm(turned, dim=1, keepdim=True)
+    return x @ (magnitude[:, None] * turned / length).T
+
+
+def detached_weight(turned: Tensor, magnitude: Tensor) -> Tensor:
+    """Rows of `turned` (out, in) at the lengths `magnitude` (out,).
+
+    The norm is held constant in the backward pass: no gradient flows through it.
+    """
+    norms = torch.linalg.vector_norm(turned, dim=1).detach()
+    return (magnitude / norms)[:, None] * turned
+
+
+def factored_norms(squares: Tensor, products: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
+    """Row lengths (out,) of W + scale B A, without that matrix.
+
+    Args:
+        squares: (out,), the squared length of each row of W.
+        products: (out, rank), W A^T.
+        A: (rank, in).
+        B: (out, rank).
+        scale: alpha / rank.
+    """
+    crossed = 2 * scale * products + scale**2 * B @ (A @ A.T)
+    moved = squares + (B * crossed).sum(dim=1)
+    return moved.clamp(min=TINY).sqrt()
+
+
+class _Stretched(torch.autograd.Function):
+    """g * u, which keeps for the backward pass what comes out of it, not what goes in.
+
+    The next layer keeps that tensor as well (an activation its input, attention its values), so
+    keeping it here costs nothing there; u would be one more tensor of its size for every map.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, g: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.mark_dirty(u)
+        y = u.mul_(g)  # in place and in one pass: g stays wider than u
+        ctx.save_for_backward(y, g)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        y, g = ctx.saved_tensors
+        along = (upstream * y).flatten(0, -2).sum(dim=0, dtype=g.dtype)  # g times the slope of g
+        slope = torch.where(g == 0, 0, along / g)  # a row of zeros stays one
+        return torch.mul(upstream, g).to(upstream.dtype), slope
+
+
+def stretched(u: Tensor, g: Tensor) -> Tensor:
+    """g * u in the dtype of u: (..., out) by (out,). Uses `u` up: it may hold the result after."""
+    if torch.compiler.is_compiling():  # the compiler decides by itself what to keep
+        return (u * g).to(u.dtype)
+    return _Stretched.apply(u, g)
+
+
+class DoRALinear(nn.Module):
+    """A LoRA layer whose rows have learned lengths. Wraps; over a 4-bit base it is QDoRA.
+
+    Args:
+        lora: the layer to wrap, over any base that `labkit.linears.dense` knows.
+        exact: let gradients flow through the norms, too.
+    """
+
+    def __init__(self, lora: LoRALinear, exact: bool = False) -> None:
+        super().__init__()
+        self.lora, self.exact = lora, exact
+        self.in_features, self.out_features = lora.in_features, lora.out_features
+        weight = dense(lora.base).detach()
+        self.register_buffer("squares", row_norms(weight).square(), persistent=False)
+        self.magnitude = nn.Parameter(row_norms(weight + lora.delta().detach()))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "DoRALinear":  # noqa: ANN401
+        """Move or cast as asked; squared lengths that a cast has rounded are made anew."""
+        dtype = self.squares.dtype
+        super()._apply(*args, **kwargs)
+        if self.squares.dtype != dtype:
+            self.squares = row_norms(dense(self.base)).square()
+        return self
+
+    @property
+    def base(self) -> nn.Module:
+        """The frozen map."""
+        return self.lora.base
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        lora, bias = self.lora, self.base.bias
+        seen = lora.dropout(x)
+        straight = self._straight(seen)
+        thin = F.linear(lora.scale * F.linear(seen, lora.A.to(x.dtype)), lora.B.to(x.dtype))
+        y = stretched(straight + thin, self.gains(x.dtype))
+        if self.training and isinstance(lora.dropout, nn.Dropout):
+            return y + (lora.base(x) - straight)  # the frozen map itself sees all of x
+        return y if bias is None else y + bias
+
+    def gains(self, dtype: torch.dtype) -> Tensor:
+        """m / n, shape (out,); `dtype` is that of the base's inputs."""
+        lora = self.lora
+        with torch.set_grad_enabled(self.exact and torch.is_grad_enabled()):
+            products = self._straight(lora.A.to(dtype)).T
+            norms = factored_norms(self.squares, products, lora.A, lora.B, lora.scale)
+        return self.magnitude / norms
+
+    def _straight(self, x: Tensor) -> Tensor:
+        """W x, without the bias."""
+        base = self.base
+        return base(x) if base.bias is None else base(x) - base.bias
+
+    def weight(self) -> Tensor:
+        """The dense weight that the layer applies, shape (out, in), in float32 or wider."""
+        turned = dense(self.base) + self.lora.delta()
+        norms = row_norms(turned).clamp(min=TINY)
+        return (self.magnitude / (norms if self.exact else norms.detach()))[:, None] * turned
+
+    def delta(self) -> Tensor:
+        """What DoRA adds to the weight, shape (out, in)."""
+        return self.weight() - dense(self.base)
+
+    def extra_repr(self) -> str:
+        return "exact gradient" if self.exact else "norms constant in the backward pass"
+
+
+def inject_dora(
+    model: nn.Module,
+    targets: Targets = "all-linear",
+    rank: int = 16,
+    alpha: float = 32,
+    dropout: float = 0.0,
+) -> nn.Module:
+    """Freeze `model` and put a DoRALinear over each map that `targets` name; returns `model`.
+
+    Raises:
+        ValueError: as `labkit.lora.inject`.
+    """
+    names = matches(model, targets)
+    inject(model, names, rank, alpha, dropout)
+    for name in names:
+        model.set_submodule(name, DoRALinear(model.get_submodule(name)).train(model.training))
+    return model
+
+
+def dora_parameters(config: Any, targets: Targets, rank: int) -> int:  # noqa: ANN401
+    """How many numbers DoRA trains in a Llama: LoRA's, and one for each output of each map.
+
+    Args:
+        config: of any Llama, Mistral or Qwen2; no weights are needed.
+        targets: "all-linear", or names of projections.
+    """
+    shapes = projections(config)
+    chosen = (
+        shapes if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+    )
+    outputs = sum(shapes[name][0] for name in chosen)
+    return parameter_count(config, targets, rank) + config.num_hidden_layers * outputs
+
+
+def movement(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """How far the rows of an (out, in) weight went: mean change of length, and of direction.
+
+    The length in the unit of the weight, |m' - m|; the direction as 1 - cosine, from 0 to 2.
+
+    Source: Liu et al. 2024, section 3.2, equations 2 and 3.
+    """
+    (m, v), (moved, turned) = decompose(before.double()), decompose(after.double())
+    return (moved - m).abs().mean().item(), (1 - (v * turned).sum(dim=1)).mean().item()
