@@ -113,7 +113,7 @@ class _Stretched(torch.autograd.Function):
         y, g = ctx.saved_tensors
         along = (upstream * y).flatten(0, -2).sum(dim=0, dtype=g.dtype)  # g times the slope of g
         slope = torch.where(g == 0, 0, along / g)  # a row of zeros stays one
-        return torch.mul(upstream, g).to(upstream.dtype), slope
+        return torch.mul(upstream, g, out=torch.empty_like(upstream)), slope
 
 
 def stretched(u: Tensor, g: Tensor) -> Tensor:
