@@ -7,6 +7,7 @@ Read in this order; each module is one idea and imports only modules above it.
     linears     what a frozen linear map applies, whatever stores its weight
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
+    saved       bytes that a forward pass keeps for the backward pass
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -24,6 +25,7 @@ Read in this order; each module is one idea and imports only modules above it.
     prepare     what prepare_model_for_kbit_training changes
     evaluate    answers and scores
     adapters    an adapter folder with its card
+    interchange  adapter folders as PEFT writes and reads them
     widgets     controls; the only module that imports ipywidgets
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
