@@ -270,12 +270,20 @@ def _hand_row(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """GPU, driver, versions and date."""
-    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    """GPU and driver (None without one), cores, versions and date."""
+    gpu = driver = None
+    if torch.cuda.is_available():
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        said = subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+        gpu, driver = torch.cuda.get_device_name(), said.split("\n")[0].strip()
     names = ("torch", "transformers", "peft", "bitsandbytes", "trl")
     return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip(),
+        "gpu": gpu,
+        "driver": driver,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in names},
         "date": date.today().isoformat(),
