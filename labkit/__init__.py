@@ -7,6 +7,7 @@ Read in this order; each module is one idea and imports only modules above it.
     linears     what a frozen linear map applies, whatever stores its weight
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
+    lowrank     what a low rank can hold, and how far the first step goes at each rank
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -14,7 +15,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
-    sizes       bytes of a model's parameters by kind
+    sizes       bytes of parameters by kind, and what training holds for them
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
     svg         small drawings that follow the theme
