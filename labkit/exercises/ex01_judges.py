@@ -269,7 +269,6 @@ def judge_held_bytes(answer: Callable[[int, int], tuple[int, int, int]]) -> str 
 
 
 def _held_slip(got: tuple[int, int, int], f: int, t: int) -> str | None:
-    weights, gradients, moments = got
     right = (2 * f + 4 * t, 4 * t, 8 * t)
     if got == right:
         return None
