@@ -8,6 +8,7 @@ Read in this order; each module is one idea and imports only modules above it.
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
     lowrank     what a low rank can hold, and how far the first step goes at each rank
+    saved       bytes that a forward pass keeps for the backward pass
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -26,6 +27,7 @@ Read in this order; each module is one idea and imports only modules above it.
     prepare     what prepare_model_for_kbit_training changes
     evaluate    answers and scores
     adapters    an adapter folder with its card
+    interchange  adapter folders as PEFT writes and reads them
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
     watch       a training run as it goes
