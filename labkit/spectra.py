@@ -173,8 +173,8 @@ def intruder_dimensions(
     """Which of the first `top_k` left singular vectors of W_tuned resemble none of W's.
 
     A vector is an intruder if its largest absolute cosine with ANY left singular vector of W, not
-    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, its vectors
-    are arbitrary and noise alone makes intruders: count a random update of the same norm, too.
+    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, its
+    vectors are arbitrary and noise alone makes intruders: count a random update of its norm, too.
 
     Args:
         W: (out, in), before fine-tuning.
