@@ -9,6 +9,7 @@ Read in this order; each module is one idea and imports only modules above it.
     fused       the same for chosen parts of one fused matrix
     lowrank     what a low rank can hold, and how far the first step goes at each rank
     saved       bytes that a forward pass keeps for the backward pass
+    spectra     singular values of an update, read from its two thin factors
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
