@@ -23,6 +23,8 @@ Read in this order; each module is one idea and imports only modules above it.
     prepare     what prepare_model_for_kbit_training changes
     evaluate    answers and scores
     adapters    an adapter folder with its card
+    machine     which GPU, driver and versions a row was measured with
+    memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
     watch       a training run as it goes
