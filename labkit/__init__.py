@@ -29,6 +29,8 @@ Read in this order; each module is one idea and imports only modules above it.
     evaluate    answers and scores
     adapters    an adapter folder with its card
     interchange  adapter folders as PEFT writes and reads them
+    machine     which GPU, driver and versions a row was measured with
+    memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
     watch       a training run as it goes
