@@ -5,6 +5,7 @@ callbacks, so no control holds arithmetic and every one has a twin that needs no
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
@@ -88,6 +89,49 @@ def question(
     title = w.HTML(_set(f"<strong>{escape(text)}</strong>"))
     hint = w.HTML(f"<small>({escape(ask)})</small>")
     return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
+
+
+def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.VBox:
+    """Controls (see `explore`) over an area with what `html` gives for their values.
+
+    Each slider has a labelled text box beside it: a slider's own handle has no name that a screen
+    reader could say, and a typed number is sooner set than a dragged one.
+    """
+    boxes = {control.name: _control(control) for control in controls}
+    fields = {name: parts[0] for name, parts in boxes.items()}
+    area = w.HTML(layout={"width": "100%"})
+
+    def renew(_: object = None) -> None:
+        area.value = _set(html(**{name: field.value for name, field in fields.items()}))
+
+    for field in fields.values():
+        field.observe(renew, "value")
+    renew()
+    wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center")
+    rows = [w.Box(parts, layout=wrap) for parts in boxes.values()]
+    return w.VBox([*rows, area])
+
+
+def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401
+    """The field that holds a control's value, and the slider that moves it where there is one."""
+    named = {"description": control.label, "style": {"description_width": "9em"}}
+    if hasattr(control, "options"):
+        options = list(control.options)
+        return [w.Dropdown(options=options, value=control.value, layout={"width": "24em"}, **named)]
+    limits = {"min": control.low, "max": control.high}
+    common = limits | {"value": control.value, "step": control.step}
+    narrow, plain = {"width": "16em"}, {"readout": False, "layout": {"width": "16em"}}
+    if isinstance(control.low, int) and isinstance(control.step, int):
+        field, slider = w.BoundedIntText(**common, layout=narrow, **named), w.IntSlider
+    else:
+        field, slider = w.BoundedFloatText(**common, layout=narrow, **named), w.FloatSlider
+    if getattr(control, "log", False):
+        tens = {"min": math.log10(control.low), "max": math.log10(control.high)}
+        moved = w.FloatLogSlider(value=control.value, step=0.05, **tens, **plain)
+    else:
+        moved = slider(**common, **plain)
+    w.link((field, "value"), (moved, "value"))
+    return [field, moved]
 
 
 def _set(html: str) -> str:

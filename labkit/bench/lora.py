@@ -28,7 +28,8 @@ from torch.nn import functional as F
 from labkit import lora, models, train
 from labkit.bench.timing import alternating, peak_bytes, ratio
 from labkit.loss import causal_loss
-from labkit.measure import LLAMA_1B, checkpointed, machine
+from labkit.machine import machine
+from labkit.measure import LLAMA_1B, checkpointed
 from labkit.saved import Saved, saved
 
 RANK, ALPHA = 16, 32
