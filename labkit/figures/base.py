@@ -35,6 +35,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "grid.alpha": 0.3,
+    "axes.axisbelow": True,
 } | {
     f"{name}color": INK
     for name in ("text.", "axes.edge", "axes.label", "axes.title", "xtick.", "ytick.", "grid.")
