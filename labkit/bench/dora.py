@@ -1,6 +1,6 @@
 """What DoRA costs beside LoRA: time and peak memory of a training step at the size of Llama-3.2-1B.
 
-    python -m labkit.bench.dora all --out data/measurements/dora_1b.jsonl
+    python -m labkit.bench dora --out data/measurements/dora_1b.jsonl
 
 Each configuration is measured in a process of its own, one after the other on a quiet machine:
 whose layers (ours or PEFT's), which method, over which base, with checkpointing or without, and
@@ -15,27 +15,23 @@ are random with the exact shapes: time and memory do not depend on their values.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from labkit import loss, measure
+from labkit.bench.processes import in_turns
 from labkit.dora import DoRALinear, inject_dora
 from labkit.lora import inject, linear_maps
+from labkit.machine import machine
 
 RANK, ALPHA, BATCH, LENGTH = measure.RANK, measure.ALPHA, measure.BATCH, measure.LENGTH
 WARM, TIMED = 3, 10  # steps
-AT_ONCE = min(8, os.cpu_count() or 1)  # processes that import together, before they measure in turn
 TOY = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 TOY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 
@@ -49,25 +45,29 @@ class Setting:
     base: str  # "bf16" or "nf4"
     checkpointing: bool
     how: str  # "eager", "graph" or "compiled"
+    toy: bool = False  # a few numbers, on the CPU
 
     @property
     def name(self) -> str:
         kept = "checkpointed" if self.checkpointing else "kept"
         return f"{self.whose} {self.method} {self.base} {kept} {self.how}"
 
+    def has(self, words: Sequence[str]) -> bool:
+        return any(word in self.name for word in words)
 
-def settings() -> list[Setting]:
+
+def settings(toy: bool = False) -> list[Setting]:
     """Every configuration, those of one comparison next to each other."""
     found = []
     for how, owners in (("eager", ("ours", "peft")), ("graph", ("ours",)), ("compiled", ("ours",))):
         for base in ("bf16", "nf4"):
             for checkpointing in (False, True):
                 found += [
-                    Setting(whose, method, base, checkpointing, how)
+                    Setting(whose, method, base, checkpointing, how, toy)
                     for whose in owners
                     for method in ("lora", "dora")
                 ]
-    return [*found, Setting("ours", "dora-exact", "bf16", False, "eager")]
+    return [*found, Setting("ours", "dora-exact", "bf16", False, "eager", toy)]
 
 
 def in_nf4(model: nn.Module) -> nn.Module:
@@ -93,14 +93,14 @@ def in_nf4(model: nn.Module) -> nn.Module:
     return model
 
 
-def build(setting: Setting, toy: bool = False) -> nn.Module:
+def build(setting: Setting) -> nn.Module:
     """The model of a configuration, random, adapted, in bfloat16 on the GPU (a toy: on the CPU)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cpu" if toy else "cuda"):
-        model = LlamaForCausalLM(LlamaConfig(**(TOY if toy else measure.LLAMA_1B)))
+    with torch.device("cpu" if setting.toy else "cuda"):
+        model = LlamaForCausalLM(LlamaConfig(**(TOY if setting.toy else measure.LLAMA_1B)))
     torch.set_default_dtype(torch.float32)
     if setting.base == "nf4":
         model = in_nf4(model)
@@ -143,9 +143,10 @@ def batch_of(model: nn.Module, toy: bool) -> dict[str, Tensor]:
     return {name: ids.to(next(model.parameters()).device) for name in ("input_ids", "labels")}
 
 
-def row(setting: Setting, toy: bool = False) -> dict[str, Any]:
+def row(asked: dict[str, Any]) -> dict[str, Any]:
     """Measure one configuration in this process."""
-    model = build(setting, toy)
+    setting = Setting(**asked)
+    model, toy = build(setting), setting.toy
     batch = batch_of(model, toy)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=not toy)
@@ -177,7 +178,7 @@ def row(setting: Setting, toy: bool = False) -> dict[str, Any]:
         "peak_reserved_bytes": 0 if toy else torch.cuda.max_memory_reserved(),
         "trainable": sum(p.numel() for p in trained),
         "losses": [round(losses[0], 4), round(losses[-1], 4)],
-    } | ({"gpu": "none"} if toy else measure.machine())
+    } | machine()
 
 
 def _synchronize(toy: bool) -> None:
@@ -185,78 +186,20 @@ def _synchronize(toy: bool) -> None:
         torch.cuda.synchronize()
 
 
-class Worker:
-    """A process that imports its libraries at once, and measures when it is told to."""
-
-    def __init__(self, setting: Setting, toy: bool) -> None:
-        command = [sys.executable, "-m", "labkit.bench.dora", "row", "--setting"]
-        command += [json.dumps(asdict(setting)), *(["--toy"] if toy else [])]
-        self.name = setting.name
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def ready(self) -> None:
-        """Come back when the libraries are imported."""
-        assert self.process.stdout is not None
-        self.process.stdout.readline()
-
-    def measure(self, seconds: float) -> str:
-        """The row as JSON, or what went wrong."""
-        try:
-            said, wrong = self.process.communicate("go\n", timeout=max(1.0, seconds))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
-            return json.dumps({"name": self.name, "error": f"not done within {seconds:.0f} s"})
-        if self.process.returncode:
-            return json.dumps({"name": self.name, "error": wrong[-1500:]})
-        return said.splitlines()[-1]
-
-
-def all_rows(out: Path, only: Sequence[str], seconds: float, toy: bool) -> None:
-    """Every configuration whose name holds one of `only`, appended to `out` as it is measured."""
-    begin = time.perf_counter()
-    chosen = [s for s in settings() if not only or any(part in s.name for part in only)]
-    for start in range(0, len(chosen), AT_ONCE):
-        workers = [Worker(setting, toy) for setting in chosen[start : start + AT_ONCE]]
-        for worker in workers:
-            worker.ready()
-        for worker in workers:
-            line = worker.measure(seconds - (time.perf_counter() - begin))
-            with out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-            print(line, flush=True)
-
-
-def one_row(options: argparse.Namespace) -> None:
-    import bitsandbytes  # noqa: F401  what takes long is imported before the turn comes
+def imports() -> None:
+    """What takes long to import, before the turn to measure comes."""
+    import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
     from transformers import LlamaForCausalLM  # noqa: F401
 
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps(row(Setting(**json.loads(options.setting)), options.toy)))
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m labkit.bench.dora")
-    parser.add_argument("what", choices=("row", "all"))
-    parser.add_argument("--setting", help="one configuration as JSON, for row")
-    parser.add_argument("--only", nargs="*", default=[], help="words of a name, for all")
-    parser.add_argument("--out", type=Path, default=Path("dora_1b.jsonl"))
-    parser.add_argument("--seconds", type=float, default=560)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="*", default=[], help="words of the names to measure")
+    parser.add_argument("--seconds", type=float, default=560, help="for all of it")
     parser.add_argument("--toy", action="store_true", help="a few numbers, on the CPU")
-    options = parser.parse_args()
-    if options.what == "row":
-        one_row(options)
-    else:
-        all_rows(options.out, options.only, options.seconds, options.toy)
 
 
-if __name__ == "__main__":
-    main()
+def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Every configuration whose name holds one of the words asked for, in turn."""
+    chosen = [s for s in settings(options.toy) if not options.only or s.has(options.only)]
+    yield from in_turns("labkit.bench.dora", [asdict(s) for s in chosen], options.seconds)
