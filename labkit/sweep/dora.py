@@ -6,9 +6,12 @@
     dora      A, B and the row lengths           float32, or NF4: QDoRA
 
 alpha is twice the rank, so the scale is 2 everywhere. "full" trains the maps that the others adapt.
+Beside the task stand the codes of `labkit.sweep.ranks`, facts learnt by heart at a low rank, where
+the DoRA paper sees its largest gains.
+
 A run's row also says how the rows of the weights went: `movement` holds, for each projection, the
-correlation of the change of length with the change of direction over layers and MOMENTS (section
-3.2 of the DoRA paper, which looks at the queries), and for seed 0 the points themselves.
+correlation of the change of length with the change of direction, over layers and MOMENTS (section
+3.2 of the paper, which looks at the queries); and for seed 0 the points themselves.
 
 Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353
 """
@@ -16,6 +19,7 @@ Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353
 import argparse
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +28,13 @@ from labkit import dora, lora
 from labkit.history import Step
 from labkit.linears import dense
 from labkit.sweep.frame import Row, Spec, linear_maps_train
+from labkit.sweep.ranks import CODE_BATCH, CODE_STEPS, examples
+
+__all__ = ["adapt", "arguments", "examples", "groups", "observer", "rates"]
 
 SCALE = 2.0
 CASES = ((16, 100), (16, 8), (2, 8))  # rank and steps: more than the task needs, and too few
+CODE_RANK = 4
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SHARE_OF_FULL = 0.1  # full fine-tuning wants about a tenth of the rate
 FEW = 20  # below so many steps the best rate is higher
@@ -39,15 +47,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def groups(options: argparse.Namespace) -> list[Spec]:
     """Four adapters in every case; full fine-tuning, which has no rank, once a number of steps."""
-    cases = [case for case in CASES if not options.steps or case[1] in options.steps]
-    found = [Spec("dora", "full", steps) for steps in dict.fromkeys(s for _, s in cases)]
-    for rank, steps in cases:
-        found += [
-            Spec("dora", method, steps, rank, SCALE * rank, SCALE, base)
-            for base in ("float32", "nf4")
-            for method in ("lora", "dora")
-        ]
-    return found
+    plain = Spec("dora", "full", 0)
+    cases = [replace(plain, rank=rank, steps=steps) for rank, steps in CASES]
+    codes = {"steps": CODE_STEPS, "learns": "codes", "batch": CODE_BATCH}
+    cases.append(replace(plain, rank=CODE_RANK, **codes))
+    cases = [case for case in cases if not options.steps or case.steps in options.steps]
+    full = dict.fromkeys(replace(case, rank=0) for case in cases)
+    adapters = [
+        replace(case, method=method, alpha=SCALE * case.rank, scale=SCALE, base=base)
+        for case in cases
+        for base in ("float32", "nf4")
+        for method in ("lora", "dora")
+    ]
+    return [*full, *adapters]
 
 
 def rates(spec: Spec) -> Sequence[float]:
