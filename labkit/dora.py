@@ -6,7 +6,7 @@
     W, b     (out, in)     layer.lora.base   frozen; stored as the base stores it, 4 bits included
     s B A    (out, in)     layer.lora        LoRA's update: it turns the rows
     m        (out,)        layer.magnitude   row lengths; |W_i| at the start, then trained
-    n        (out,)        layer.norms()     row lengths of what the update has turned
+    n        (out,)        in gains()        row lengths of what the update has turned
     g        (out,)        layer.gains()     what each output is multiplied by; 1 at the start
 
 One number belongs to each output: the length of a row of an (out, in) weight. The paper says
@@ -24,74 +24,16 @@ Left out on purpose: embeddings, convolutions, several adapters on one layer. Wh
 cancels a row of W nearly whole, n is a small difference of large terms and loses digits.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from labkit.directions import TINY, dense_forward, factored_norms, row_norms
 from labkit.linears import dense
 from labkit.lora import LoRALinear, Targets, inject, matches, parameter_count, projections
-
-# Rounding can push the square of a row that the update cancels below zero; and a row of zeros, with
-# its magnitude of zero, must be 0 / tiny and not 0 / 0.
-TINY = torch.finfo(torch.float32).tiny
-
-
-def row_norms(weight: Tensor) -> Tensor:
-    """Length of each output row of an (out, in) weight, shape (out,), in float32 or wider."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return torch.linalg.vector_norm(weight, dim=1, dtype=wide)
-
-
-def decompose(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Magnitude (out,) and direction (out, in) of an (out, in) weight.
-
-    Each row of the direction has length 1, and magnitude times direction gives the weight back.
-    """
-    magnitude = torch.linalg.vector_norm(weight, dim=1)
-    return magnitude, weight / magnitude[:, None]
-
-
-def dense_forward(
-    x: Tensor, weight: Tensor, A: Tensor, B: Tensor, magnitude: Tensor, scale: float
-) -> Tensor:
-    """What DoRA computes, through the dense weight: x (..., in) to (..., out).
-
-    Args:
-        weight: (out, in), frozen.
-        A: (rank, in).
-        B: (out, rank).
-        magnitude: (out,), the length that each row is given.
-        scale: alpha / rank.
-    """
-    turned = weight + scale * B @ A
-    length = torch.linalg.vector_norm(turned, dim=1, keepdim=True)
-    return x @ (magnitude[:, None] * turned / length).T
-
-
-def detached_weight(turned: Tensor, magnitude: Tensor) -> Tensor:
-    """Rows of `turned` (out, in) at the lengths `magnitude` (out,).
-
-    The norm is held constant in the backward pass: no gradient flows through it.
-    """
-    norms = torch.linalg.vector_norm(turned, dim=1).detach()
-    return (magnitude / norms)[:, None] * turned
-
-
-def factored_norms(squares: Tensor, products: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
-    """Row lengths (out,) of W + scale B A, without that matrix.
-
-    Args:
-        squares: (out,), the squared length of each row of W.
-        products: (out, rank), W A^T.
-        A: (rank, in).
-        B: (out, rank).
-        scale: alpha / rank.
-    """
-    crossed = 2 * scale * products + scale**2 * B @ (A @ A.T)
-    moved = squares + (B * crossed).sum(dim=1)
-    return moved.clamp(min=TINY).sqrt()
 
 
 class _Stretched(torch.autograd.Function):
@@ -209,6 +151,20 @@ def inject_dora(
     return model
 
 
+def is_dora(build: Callable[[LoRALinear], nn.Module]) -> bool:
+    """Whether `build` puts DoRA round a LoRALinear, lengths as they begin and B moved.
+
+    It lets no other layer pass: at B = 0 nearly all of them equal their base.
+    """
+    torch.manual_seed(0)
+    lora, x = LoRALinear(nn.Linear(5, 3), rank=2, alpha=3.0), torch.randn(7, 5)
+    layer, base = build(lora), lora.base
+    nn.init.normal_(lora.B)
+    lengths = torch.linalg.vector_norm(base.weight, dim=1)
+    want = dense_forward(x, base.weight, lora.A, lora.B, lengths, lora.scale) + base.bias
+    return torch.allclose(layer(x), want, atol=1e-5)
+
+
 def dora_parameters(config: Any, targets: Targets, rank: int) -> int:  # noqa: ANN401
     """How many numbers DoRA trains in a Llama: LoRA's, and one for each output of each map.
 
@@ -222,14 +178,3 @@ def dora_parameters(config: Any, targets: Targets, rank: int) -> int:  # noqa: A
     )
     outputs = sum(shapes[name][0] for name in chosen)
     return parameter_count(config, targets, rank) + config.num_hidden_layers * outputs
-
-
-def movement(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """How far the rows of an (out, in) weight went: mean change of length, and of direction.
-
-    The length in the unit of the weight, |m' - m|; the direction as 1 - cosine, from 0 to 2.
-
-    Source: Liu et al. 2024, section 3.2, equations 2 and 3.
-    """
-    (m, v), (moved, turned) = decompose(before.double()), decompose(after.double())
-    return (moved - m).abs().mean().item(), (1 - (v * turned).sum(dim=1)).mean().item()

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from labkit import dora, lora
-from labkit.dora import DoRALinear, dense_forward, factored_norms, inject_dora, row_norms
+from labkit import directions, dora, lora
+from labkit.directions import dense_forward, factored_norms, row_norms
+from labkit.dora import DoRALinear, inject_dora
 from labkit.linears import dense
 from labkit.lora import LoRALinear
 
@@ -88,7 +89,7 @@ def test_rows_have_the_learned_lengths_and_point_where_lora_points():
 
 def test_decompose_gives_rows_of_length_one_and_the_weight_back():
     weight = torch.randn(OUT, IN)
-    magnitude, direction = dora.decompose(weight)
+    magnitude, direction = directions.decompose(weight)
     torch.testing.assert_close((direction**2).sum(1), torch.ones(OUT))
     torch.testing.assert_close(torch.diag(magnitude) @ direction, weight)
 
@@ -344,11 +345,11 @@ def test_a_cast_of_the_model_leaves_the_norms_in_float32():
 def test_movement_measures_lengths_and_directions_apart():
     torch.manual_seed(0)
     weight = torch.randn(OUT, IN)
-    longer, none = dora.movement(weight, 1.5 * weight)
+    longer, none = directions.movement(weight, 1.5 * weight)
     assert longer == pytest.approx(0.5 * weight.norm(dim=1).mean().item(), rel=1e-5)
     assert none == pytest.approx(0, abs=1e-6)
     rotation = torch.linalg.qr(torch.randn(IN, IN))[0]
-    same, turned = dora.movement(weight, weight @ rotation)
+    same, turned = directions.movement(weight, weight @ rotation)
     cosines = torch.cosine_similarity(weight, weight @ rotation, dim=1)
     assert same == pytest.approx(0, abs=1e-5)
     assert turned == pytest.approx((1 - cosines).mean().item(), rel=1e-5)

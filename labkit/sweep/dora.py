@@ -24,7 +24,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from labkit import dora, lora
+from labkit import directions, dora, lora
 from labkit.history import Step
 from labkit.linears import dense
 from labkit.sweep.frame import Row, Spec, linear_maps_train
@@ -97,7 +97,7 @@ class Watched:
         if step.number not in self.at:
             return
         for name, module in self.maps.items():
-            moved = dora.movement(self.before[name], applied(module))
+            moved = directions.movement(self.before[name], applied(module))
             kind = name.rpartition(".")[2]
             self.points.setdefault(kind, []).append((step.number, *moved))
 
