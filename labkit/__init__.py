@@ -42,6 +42,7 @@ Read in this order; each module is one idea and imports only modules above it.
     finetune    python -m labkit.finetune: the fine-tune without a browser
     measure     python -m labkit.measure: the real size, on a GPU
     bench       python -m labkit.bench: our layers beside the libraries', in turns
+    sweep       python -m labkit.sweep: many tuned fine-tunes, kept as rows
     notebook    one source file as two notebooks
     build       python -m labkit.build: makes the notebooks
 """
