@@ -73,7 +73,7 @@ def _truncation_slips(M: Tensor, rank: int) -> list[tuple[Tensor, str]]:
     return slips
 
 
-def judge_truncated(answer: Callable[[Tensor, int], Tensor]) -> str | None:
+def judge_nearest(answer: Callable[[Tensor, int], Tensor]) -> str | None:
     """the largest directions, each with its singular value"""
     torch.manual_seed(0)
     for shape in SHAPES:
