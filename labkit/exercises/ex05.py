@@ -2,7 +2,8 @@
 
 Each bank (`ex05_wrong`) holds mistakes that published lessons ship: the norm over the wrong axis,
 the scale forgotten inside it, the magnitude begun at one, the gradient that flows through the
-norm, twice the parameters. The judges are in `ex05_judges` and `ex05_layer`.
+norm, twice the parameters. The judges are in `ex05_judges`,
+`ex05_norms` and `ex05_layer`.
 """
 
 from labkit.directions import decompose, dense_forward, detached_weight, factored_norms
@@ -10,6 +11,7 @@ from labkit.dora import dora_parameters, is_dora
 from labkit.exercises import ex05_judges as judges
 from labkit.exercises import ex05_wrong as bank
 from labkit.exercises.ex05_layer import judge_is_dora
+from labkit.exercises.ex05_norms import judge_detached_weight, judge_factored_norms
 from labkit.exercises.exercise import Exercise
 from labkit.exercises.questions import Choice, Question
 
@@ -74,7 +76,7 @@ EXERCISES = [
         title="hold the norm constant",
         minutes=6,
         difficulty=2,
-        judge=judges.judge_detached_weight,
+        judge=judge_detached_weight,
         solution=detached_weight,
         stub="detached_weight",
         copies=False,
@@ -91,7 +93,7 @@ EXERCISES = [
         title="the norm without the matrix",
         minutes=10,
         difficulty=4,
-        judge=judges.judge_factored_norms,
+        judge=judge_factored_norms,
         solution=factored_norms,
         stub="factored_norms",
         hints=(

@@ -1,4 +1,6 @@
-"""The judges of notebook 05 for its functions of numbers; that of the layer is in ex05_layer.
+"""The judges of notebook 05 for its functions of numbers.
+
+Those of the norm are in ex05_norms, that of the layer is in ex05_layer.
 
 Each compares with the right answer, found by another route than the solution's, and then names the
 slip by simulation: what would the published mistake give on this very input? No judge looks at
@@ -11,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.exercises.compare import count_slip, tensor_slip
 
@@ -115,7 +116,8 @@ def case(
 CASES = (case(4, 4, 2, 1.5), case(3, 5, 2, 0.75), case(6, 3, 2, 3.0, torch.float64))
 
 
-def _rows(W: Tensor) -> Tensor:
+def row_lengths(W: Tensor) -> Tensor:
+    """Length of each row, shape (out, 1)."""
     return W.square().sum(1, keepdim=True).sqrt()
 
 
@@ -124,21 +126,21 @@ def _forward_slips(c: SimpleNamespace) -> Slips:
     turned = c.W + c.s * D
     y, plain = c.x @ turned.T, c.x @ c.W.T
     update = c.s * c.x @ D.T
-    right = c.x @ (m * turned / _rows(turned)).T
+    right = c.x @ (m * turned / row_lengths(turned)).T
     dense = [
         (m * turned / turned.norm(dim=0), "the norm is taken over the wrong axis, one for each input; at B = 0 nobody sees it"),
-        (m * turned / _rows(c.W), "the norm is that of W alone; it is that of W + scale B A, which B moves"),
-        (m * turned / _rows(c.W + D), "the scale is missing inside the norm"),
-        (m * (c.W + D) / _rows(c.W + D), "the scale is missing: the update is scale * B @ A"),
-        (m * (c.W + D) / _rows(turned), "the scale is in the norm but not in the weight above it"),
-        (m * c.W / _rows(c.W) + c.s * D, "the update stays outside: it turns the rows, so it is normalised with W"),
-        (m * (c.W + c.s * D / _rows(D)), "the update is normalised by itself; the norm is that of the sum"),
+        (m * turned / row_lengths(c.W), "the norm is that of W alone; it is that of W + scale B A, which B moves"),
+        (m * turned / row_lengths(c.W + D), "the scale is missing inside the norm"),
+        (m * (c.W + D) / row_lengths(c.W + D), "the scale is missing: the update is scale * B @ A"),
+        (m * (c.W + D) / row_lengths(turned), "the scale is in the norm but not in the weight above it"),
+        (m * c.W / row_lengths(c.W) + c.s * D, "the update stays outside: it turns the rows, so it is normalised with W"),
+        (m * (c.W + c.s * D / row_lengths(D)), "the update is normalised by itself; the norm is that of the sum"),
         (m * turned / turned.norm(), "that divides by the length of the whole matrix; each row has its own"),
-        (m * turned / _rows(turned).square(), "that divides by the square of the length: take the root"),
+        (m * turned / row_lengths(turned).square(), "that divides by the square of the length: take the root"),
         (m * turned, "the rows keep their lengths: divide by the norm before the magnitude multiplies"),
-        (turned / _rows(turned), "the magnitude is missing: these rows have length 1"),
-        (m * c.W / _rows(c.W), "B and A are missing: only the lengths are learned there"),
-        (m + turned / _rows(turned), "the magnitude multiplies the direction; it is not added"),
+        (turned / row_lengths(turned), "the magnitude is missing: these rows have length 1"),
+        (m * c.W / row_lengths(c.W), "B and A are missing: only the lengths are learned there"),
+        (m + turned / row_lengths(turned), "the magnitude multiplies the direction; it is not added"),
     ]  # fmt: skip
     return [
         *((c.x @ weight.T, words) for weight, words in dense),
@@ -160,116 +162,6 @@ def judge_dense_forward(answer: Callable[..., Any]) -> str | None:
         want = torch.einsum("oi,bti->bto", rows, c.x)
         if slip := told(got, want, _forward_slips(c), "the output"):
             return slip
-    return None
-
-
-# --- 05.4 the detached norm -------------------------------------------------------------------
-
-
-def _slopes(weight: Tensor, turned: Tensor, m: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of turned and m; zeros where there is none."""
-    found = torch.autograd.grad((weight * up).sum(), (turned, m), allow_unused=True)
-    return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(found, (turned, m), strict=True))  # fmt: skip
-
-
-def judge_detached_weight(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """the same rows, the magnitude's gradient whole, and none through the norm"""
-    for c in CASES:
-        turned, m = (c.W + c.s * c.B @ c.A).requires_grad_(), c.m.clone().requires_grad_()
-        lengths = _rows(turned)
-        want = torch.diag(m) @ turned / lengths
-        got = answer(turned, m)
-        if slip := told(
-            got, want.detach(), _value_slips(turned.detach(), m.detach()), "the weight"
-        ):
-            return slip
-        if not got.requires_grad:
-            return (
-                "nothing can learn: the result hangs on no gradient. Hold the norm alone constant"
-            )
-        up = torch.linspace(-1, 2, turned.numel(), dtype=turned.dtype).reshape(turned.shape)
-        right = _slopes(torch.diag(m) @ turned / lengths.detach(), turned, m, up)
-        if slip := _slope_slip(_slopes(got, turned, m, up), right, _slopes(want, turned, m, up)):
-            return slip
-    return None
-
-
-def _value_slips(turned: Tensor, m: Tensor) -> Slips:
-    return [
-        (m[:, None] * turned / turned.norm(dim=0), AXIS),
-        (m[:, None] * turned, "the rows keep their lengths: divide by their norms"),
-        (turned / _rows(turned), "the magnitude is missing"),
-        (m[:, None] * turned / _rows(turned).square(), "the length is the root of the sum of squares"),
-    ]  # fmt: skip
-
-
-def _slope_slip(got: tuple, right: tuple, exact: tuple) -> str | None:
-    """What the gradients of turned and m say of where the graph was cut."""
-    if all(same(a, b) for a, b in zip(got, right, strict=True)):
-        return None
-    turned, m = got
-    if not turned.any():
-        return "the direction cannot learn: the gradient of `turned` is cut. Detach the norm alone"
-    if not m.any():
-        return "the magnitude cannot learn: it was detached too, with the norm it is divided by"
-    if same(turned, exact[0]):
-        return "the gradient still flows through the norm: detach the norm"
-    return "the gradients are off although the weight is right: which tensor is detached?"
-
-
-# --- 05.5 the factored norm -------------------------------------------------------------------
-
-
-class _Sizes(TorchDispatchMode):
-    """Remembers the largest matrix that is made within it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.largest = max(self.largest, result.numel())
-        return result
-
-
-def _norm_slips(c: SimpleNamespace) -> Slips:
-    squares, P = c.W.square().sum(1), c.W @ c.A.T
-    cross, own = (c.B * P).sum(1), (c.B @ (c.A @ c.A.T) * c.B).sum(1)
-    s = c.s
-    right = squares + 2 * s * cross + s * s * own
-    rows = [
-        (squares + s * s * own, "the middle term is missing: W and the update are not at right angles"),
-        (squares + s * cross + s * s * own, "the middle term comes twice: (a + b)^2 = a^2 + 2ab + b^2"),
-        (squares + 2 * s * cross + s * own, "the last term takes the square of the scale"),
-        (squares + 2 * cross + own, "the scale is missing: the update is scale * B @ A"),
-        (squares + 2 * s * cross, "the last term is missing: the update has a length of its own"),
-        (squares + 2 * cross + s * s * own, "the scale is missing in the middle term"),
-        (squares - 2 * s * cross + s * s * own, "the middle term has the wrong sign: W and the update are added"),
-        (squares.square() + 2 * s * cross + s * s * own, "`squares` are squared already"),
-        (squares.sqrt() + 2 * s * cross + s * s * own, "`squares` are squared lengths: take one root, at the end"),
-        (squares + 2 * s * cross + s * s * (c.B * c.B).sum(1), "the last term needs A A^T between B and B"),
-        (squares + 2 * s * P.sum(1) + s * s * own, "each row of products meets its own row of B"),
-    ]  # fmt: skip
-    roots = [(value.clamp(min=0).sqrt(), words) for value, words in rows]
-    root = "take the root at the end: that is the squared length"
-    return [(right, root), *roots]
-
-
-def judge_factored_norms(answer: Callable[..., Any]) -> str | None:
-    """the row lengths of W + scale B A from thin products alone"""
-    for c in (case(40, 200, 2, 1.5), case(120, 60, 3, 0.5, torch.float64)):
-        given = c.W.square().sum(1), c.W @ c.A.T, c.A, c.B, c.s
-        with _Sizes() as made:
-            got = answer(*given)
-        want = torch.stack([row.dot(row) ** 0.5 for row in c.W + c.s * c.B @ c.A])
-        if isinstance(got, Tensor) and got.shape == (len(want), len(want)):
-            return "that is a matrix (out, out); only its diagonal is wanted: multiply by B and sum"
-        if slip := told(got, want, _norm_slips(c), "the norms"):
-            return slip
-        if made.largest >= c.W.numel():
-            return "right, but it forms a matrix as large as W: A A^T is only (rank, rank)"
     return None
 
 

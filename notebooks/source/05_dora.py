@@ -13,15 +13,15 @@
 
 # %%
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit import data, directions, dora, measure, models, project, train, verdicts
-from labkit.directions import TINY, movement
+from labkit import data, measure, models, project, train, verdicts
+from labkit.directions import TINY
 from labkit.dora import DoRALinear, inject_dora
 from labkit.exercises import check, quiz, use
 from labkit.figures import dora as draw
@@ -560,9 +560,9 @@ Table(("", "LoRA", "DoRA", "gap", "learning rates"), rows)
 # share a batch with others.
 
 # %%
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
-from labkit.interchange import load_adapter, save_adapter
+from labkit.interchange import save_adapter
 
 small = inject_dora(copy.deepcopy(base.model), ["q_proj", "v_proj"], rank=4, alpha=8).eval()
 for p in small.parameters():
