@@ -75,7 +75,8 @@ def factored_norms(squares: Tensor, products: Tensor, A: Tensor, B: Tensor, scal
         B: (out, rank).
         scale: alpha / rank.
     """
-    crossed = 2 * scale * products + scale**2 * B @ (A @ A.T)
+    # Added in one step, products of 16 bits are not rounded again.
+    crossed = torch.add(scale**2 * B @ (A @ A.T), products, alpha=2 * scale)
     moved = squares + (B * crossed).sum(dim=1)
     return moved.clamp(min=TINY).sqrt()
 

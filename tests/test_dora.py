@@ -104,6 +104,21 @@ def test_a_row_of_zeros_stays_one_and_gives_no_nan():
     assert layer.weight().isfinite().all()
 
 
+def test_one_vector_is_mapped_as_a_batch_of_one():
+    layer, x = moved_layer(), torch.randn(IN)
+    torch.testing.assert_close(layer(x), layer(x[None])[0])
+
+
+def test_a_gain_finer_than_the_dtype_still_tells():
+    """1.003 is 1 in bfloat16; a magnitude that has moved by so much must not be lost."""
+    assert torch.tensor(1.003).bfloat16() == 1
+    base, x = nn.Linear(IN, OUT, bias=False).bfloat16(), torch.randn(4000, IN).bfloat16()
+    layer = DoRALinear(LoRALinear(base, RANK, ALPHA))
+    layer.magnitude.data *= 1.003
+    moved = (layer(x).double() * base(x).double()).sum() / base(x).double().square().sum()
+    assert moved.item() == pytest.approx(1.003, abs=1e-3)
+
+
 # The norm
 
 
@@ -117,7 +132,9 @@ def test_the_factored_norm_is_the_dense_norm(ratio, dtype):
     with torch.no_grad():
         layer.lora.B *= ratio * dense(base).float().norm() / layer.lora.delta().norm()
     exact = (dense(base).double() + 2.0 * layer.lora.B.double() @ layer.lora.A.double()).norm(dim=1)
-    off = ((layer.magnitude / layer.gains(dtype) - exact) / exact).abs().max().item()
+    off = (
+        ((layer.magnitude / layer.gains(layer.lora.A.to(dtype)) - exact) / exact).abs().max().item()
+    )
     # In bfloat16 (W A^T) is rounded to 8 bits before it is multiplied by B: half an ulp of it is
     # 2^-9, and its share of n^2 is at most 2 ratio / (1 + ratio^2) <= 1, halved by the root.
     assert off < (2e-6 if dtype is torch.float32 else 2**-9 * min(ratio, 1 / ratio) + 2e-6)
@@ -298,6 +315,8 @@ def test_inject_adds_a_magnitude_for_each_output_to_what_lora_trains():
     assert trained == count + outputs
     assert dora.dora_parameters(model.config, "all-linear", RANK) == trained
     assert len(lora.adapted(model)) == 14
+    assert all(m.training for m in model.modules())
+    assert not any(m.training for m in inject_dora(small_llama().eval()).modules())
 
 
 def test_a_model_is_not_adapted_twice():
@@ -345,8 +364,9 @@ def test_a_cast_of_the_model_leaves_the_norms_in_float32():
 def test_movement_measures_lengths_and_directions_apart():
     torch.manual_seed(0)
     weight = torch.randn(OUT, IN)
-    longer, none = directions.movement(weight, 1.5 * weight)
-    assert longer == pytest.approx(0.5 * weight.norm(dim=1).mean().item(), rel=1e-5)
+    factors = torch.tensor([1.5, 0.5]).repeat(OUT // 2)[:, None]  # longer and shorter alike count
+    changed, none = directions.movement(weight, factors * weight)
+    assert changed == pytest.approx(0.5 * weight.norm(dim=1).mean().item(), rel=1e-5)
     assert none == pytest.approx(0, abs=1e-6)
     rotation = torch.linalg.qr(torch.randn(IN, IN))[0]
     same, turned = directions.movement(weight, weight @ rotation)
