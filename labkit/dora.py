@@ -37,35 +37,42 @@ from labkit.lora import LoRALinear, Targets, inject, matches, parameter_count, p
 
 
 class _Stretched(torch.autograd.Function):
-    """g * u, which keeps for the backward pass what comes out of it, not what goes in.
+    """g * straight + low, where `low` has its g already; rounded once.
 
-    The next layer keeps that tensor as well (an activation its input, attention its values), so
-    keeping it here costs nothing there; u would be one more tensor of its size for every map.
+    For the backward pass it keeps what comes out, not what goes in: the next layer keeps that
+    tensor as well (an activation its input, attention its values), so it costs nothing there.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, g: Tensor) -> Tensor:  # noqa: ANN401
-        # g is near 1, so g - 1 survives the narrow dtype of u where g would lose its digits; and
-        # tensors of one dtype are multiplied several times faster than a mixed pair.
-        more = (g - 1).to(u.dtype)
-        ctx.mark_dirty(u)
-        y = u.addcmul_(u, more)  # in place, in one pass
+    def forward(ctx: Any, straight: Tensor, low: Tensor, g: Tensor) -> Tensor:  # noqa: ANN401
+        # What DoRA adds is summed by itself, as g - 1 and `low` are both small: in 16 bits a step
+        # of a thousandth in g would vanish if it met the whole output first.
+        more = (g - 1).to(straight.dtype)
+        ctx.mark_dirty(low)
+        y = low.addcmul_(straight, more).add_(straight)
         ctx.save_for_backward(y, g, more)
         return y
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
         y, g, more = ctx.saved_tensors
         along = (upstream * y).sum(dim=0, dtype=g.dtype)  # g times the slope of g
         slope = torch.where(g == 0, 0, along / g)  # a row of zeros stays one
-        return torch.addcmul(upstream, upstream, more), slope
+        return torch.addcmul(upstream, upstream, more), upstream, slope
 
 
-def stretched(u: Tensor, g: Tensor) -> Tensor:
-    """g * u in the dtype of u: (tokens, out) by (out,). Uses `u` up: it may hold the result."""
+def stretched(straight: Tensor, low: Tensor, g: Tensor) -> Tensor:
+    """g * straight + low in the dtype of `straight`; all of g's slope is here, none in `low`.
+
+    Args:
+        straight: (tokens, out), W x.
+        low: (tokens, out), g * (s B A x), made with a constant g. Used up.
+        g: (out,), in float32 or wider.
+    """
     if torch.compiler.is_compiling():  # the compiler decides by itself what to keep
-        return (u * g).to(u.dtype)
-    return _Stretched.apply(u, g)
+        one = g / torch.where(g == 0, 1, g).detach()  # its slope is that of g in `low`
+        return (straight * g + low * one).to(straight.dtype)
+    return _Stretched.apply(straight, low, g)
 
 
 class DoRALinear(nn.Module):
@@ -100,14 +107,12 @@ class DoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         lora, bias = self.lora, self.base.bias
-        A, B = lora.A.to(x.dtype), lora.B.to(x.dtype)
         shape, x = (*x.shape[:-1], self.out_features), x.reshape(-1, self.in_features)
-        seen = lora.dropout(x)
-        thin, straight = F.linear(seen, A), self._straight(seen)
-        dropping = self.training and isinstance(lora.dropout, nn.Dropout)
-        turned = straight.clone() if dropping else straight  # added to in place: one pass less
-        y = stretched(turned.addmm_(thin, B.T, alpha=lora.scale), self.gains(A))
-        if dropping:
+        A, seen = lora.A.to(x.dtype), lora.dropout(x)
+        g, straight = self.gains(A), self._straight(seen)
+        B = (g.detach()[:, None] * lora.B).to(x.dtype)  # thin: cheaper to stretch than the output
+        y = stretched(straight, F.linear(lora.scale * F.linear(seen, A), B), g)
+        if self.training and isinstance(lora.dropout, nn.Dropout):
             y = y + (lora.base(x) - straight)  # the frozen map itself sees all of x
         elif bias is not None:
             y = y + bias
