@@ -8,6 +8,7 @@ adapters the same A. The interval is that of the mean of these differences.
 """
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Case:
         return f"{what}, rank {self.rank}, {self.steps} steps"
 
 
-CASES = (Case(16, 100), Case(16, 8), Case(2, 8), Case(4, 200, "codes"))
+CASES = (Case(16, 8), Case(2, 8), Case(4, 200, "codes"))
 
 
 def _read(name: str) -> list[Row]:
@@ -48,8 +49,14 @@ def _read(name: str) -> list[Row]:
 
 
 def runs() -> list[Row]:
-    """Every run of the sweep, those that tuned a rate included."""
-    return _read("dora_sweep.jsonl")
+    """Every run of the sweep, those that tuned a rate included.
+
+    `queries` is the correlation of the changes of length and direction of the query weights.
+    """
+    return [
+        row | {"queries": row.get("movement", {}).get("q_proj")}
+        for row in _read("dora_sweep.jsonl")
+    ]
 
 
 def of(rows: Sequence[Row], name: str, case: Case) -> list[Row]:
@@ -69,10 +76,35 @@ def mean(rows: Sequence[Row], name: str, case: Case, value: str) -> Mean:
     return mean_of([row[value] for row in of(rows, name, case)])
 
 
+def methods(rows: Sequence[Row], case: Case) -> list[str]:
+    """Those of METHODS that have runs which count in a case."""
+    found = {(r["method"], r["base"]) for r in rows if _is_in(r, case) and r["split"] == "test"}
+    return [name for name, key in METHODS.items() if key in found]
+
+
+def _is_in(row: Row, case: Case) -> bool:
+    same = (row["steps"], row["learns"]) == (case.steps, case.learns)
+    return same and row["rank"] in (0, case.rank)
+
+
 def difference(rows: Sequence[Row], one: str, other: str, case: Case, value: str) -> Mean:
-    """The mean of one method's value less the other's at the same seed, with its interval."""
-    pairs = zip(of(rows, one, case), of(rows, other, case), strict=True)
-    return mean_of([a[value] - b[value] for a, b in pairs])
+    """The mean of one method's value less the other's, over the seeds that both have run."""
+    a, b = ({row["seed"]: row[value] for row in of(rows, name, case)} for name in (one, other))
+    return mean_of([a[seed] - b[seed] for seed in a if seed in b])
+
+
+def tuning(rows: Sequence[Row], name: str, case: Case) -> dict[float, tuple[float, float]]:
+    """By learning rate, the mean loss and the mean score on the validation set."""
+    method, base = METHODS[name]
+    found: dict[float, list[Row]] = {}
+    for row in rows:
+        ours = (row["method"], row["base"], row["split"]) == (method, base, "validation")
+        if ours and _is_in(row, case):
+            found.setdefault(row["lr"], []).append(row)
+    return {
+        lr: tuple(statistics.mean(r[value] for r in found[lr]) for value in ("task_loss", "task"))
+        for lr in sorted(found)
+    }
 
 
 def said(gap: Mean, one: str, other: str) -> str:
@@ -85,7 +117,7 @@ def said(gap: Mean, one: str, other: str) -> str:
 def scores(rows: Sequence[Row], case: Case) -> Table:
     """Every method in a case: its tuned rate and its scores, means over the seeds."""
     lines = []
-    for name in METHODS:
+    for name in methods(rows, case):
         found = of(rows, name, case)
         loss, task, kept = (
             mean(rows, name, case, value) for value in ("task_loss", "task", "regression")
@@ -101,13 +133,15 @@ def scores(rows: Sequence[Row], case: Case) -> Table:
             )
         )
     head = ("", "trains", "rate", "loss, nats", "exactly right", "old skills kept")
-    return Table(head, lines, f"{case}, {len(found)} seeds, ± is half of the 95% interval")
+    return Table(head, lines, f"{case}; ± is half of the 95% interval of the mean over the seeds")
 
 
 def gaps(rows: Sequence[Row], one: str, other: str) -> Table:
     """One method less another, in every case: loss, score and old skills."""
     lines = []
     for case in CASES:
+        if not {one, other} <= set(methods(rows, case)):
+            continue
         parts = []
         for value, form in (("task_loss", "+.4f"), ("task", "+.1%"), ("regression", "+.1%")):
             gap = difference(rows, one, other, case, value)
@@ -137,7 +171,7 @@ class Cost:
     whose: str
     way: str
     seconds: tuple[float, float]  # LoRA, DoRA
-    peak: tuple[int, int]  # bytes allocated at most: LoRA, DoRA
+    peak: tuple[int, int]  # bytes at most, LoRA and DoRA: allocated; reserved, of a graph
 
     @property
     def time(self) -> float:
@@ -155,7 +189,9 @@ def cost(rows: Mapping[str, Row], whose: str, way: str) -> Cost | None:
     pair = [rows.get(f"{whose} {method} {way}") for method in ("lora", "dora")]
     if None in pair:
         return None
-    seconds, peak = (tuple(row[key] for row in pair) for key in ("seconds", "peak_allocated_bytes"))
+    # A recorded graph owns its memory for good: it is reserved, and no step allocates it again.
+    kind = "reserved" if way.endswith("graph") else "allocated"
+    seconds, peak = (tuple(r[key] for r in pair) for key in ("seconds", f"peak_{kind}_bytes"))
     return Cost(whose, way, seconds, peak)
 
 
@@ -174,4 +210,5 @@ def cost_table(rows: Mapping[str, Row]) -> Table:
     ]
     head = ("", "LoRA, ms", "DoRA, ms", "ratio", "LoRA, GiB", "DoRA, GiB", "ratio")
     first = next(iter(rows.values()))
-    return Table(head, lines, f"one step of 4 x 1024 tokens, {first['gpu']}, {first['date']}")
+    where = f"{first['gpu']}, {first['date']}, the layers of commit {first['commit']}"
+    return Table(head, lines, f"one step of 4 x 1024 tokens, {where}")

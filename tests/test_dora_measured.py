@@ -161,7 +161,7 @@ def test_an_observer_sees_how_the_rows_moved(tiny, method):
 
 def rows_of(**values):
     """Rows of every method in one case: `values` by method name, one number a seed."""
-    case = verdicts.CASES[1]
+    case = verdicts.CASES[0]
     found = []
     for name, numbers in values.items():
         method, base = verdicts.METHODS[name]
@@ -179,32 +179,32 @@ def rows_of(**values):
 
 def test_a_difference_is_taken_seed_by_seed():
     rows = rows_of(LoRA=[0.1, 0.5, 0.9], DoRA=[0.2, 0.6, 1.0])
-    gap = verdicts.difference(rows[::-1], "DoRA", "LoRA", verdicts.CASES[1], "task")
+    gap = verdicts.difference(rows[::-1], "DoRA", "LoRA", verdicts.CASES[0], "task")
     assert (gap.middle, gap.low, gap.high) == pytest.approx((0.1, 0.1, 0.1))
     assert verdicts.said(gap, "DoRA", "LoRA") == "DoRA larger"
-    back = verdicts.difference(rows, "LoRA", "DoRA", verdicts.CASES[1], "task")
+    back = verdicts.difference(rows, "LoRA", "DoRA", verdicts.CASES[0], "task")
     assert verdicts.said(back, "LoRA", "DoRA") == "DoRA larger"
 
 
 def test_an_interval_that_holds_zero_shows_nothing():
     rows = rows_of(LoRA=[0.1, 0.5, 0.9], DoRA=[0.2, 0.4, 0.9])
-    gap = verdicts.difference(rows, "DoRA", "LoRA", verdicts.CASES[1], "task")
+    gap = verdicts.difference(rows, "DoRA", "LoRA", verdicts.CASES[0], "task")
     assert verdicts.said(gap, "DoRA", "LoRA") == "no difference shown"
 
 
 def test_a_table_names_every_method_with_its_rate():
     rows = rows_of(**{name: [0.5, 0.7] for name in verdicts.METHODS})
-    text = str(verdicts.scores(rows, verdicts.CASES[1]))
+    text = str(verdicts.scores(rows, verdicts.CASES[0]))
     assert all(name in text for name in verdicts.METHODS)
     assert "60.0% ±" in text
-    assert "letters, rank 16, 8 steps, 2 seeds" in text
+    assert "letters, rank 16, 8 steps" in text
 
 
 def cost_rows(**seconds):
     way = verdicts.WAYS[0]
     return {
         f"ours {method} {way}": {
-            "seconds": s, "peak_allocated_bytes": int(s * 2**30), "gpu": "a GPU", "date": "2026",
+            "seconds": s, "peak_allocated_bytes": int(s * 2**30), "peak_reserved_bytes": 7, "gpu": "a GPU", "date": "2026", "commit": "a",
         }
         for method, s in seconds.items()
     }  # fmt: skip
@@ -215,6 +215,22 @@ def test_a_cost_is_dora_over_lora():
     assert (found.time, found.memory) == (1.5, 1.5)
     assert verdicts.cost(cost_rows(lora=2.0), "ours", verdicts.WAYS[0]) is None
     assert "1.50" in str(verdicts.cost_table(cost_rows(lora=2.0, dora=3.0)))
+
+
+def test_the_memory_of_a_graph_is_what_it_reserves():
+    way = next(way for way in verdicts.WAYS if way.endswith("graph"))
+    rows = cost_rows(lora=2.0, dora=3.0)
+    rows = {name.replace(verdicts.WAYS[0], way): row for name, row in rows.items()}
+    assert verdicts.cost(rows, "ours", way).peak == (7, 7)
+
+
+def test_the_rows_that_tuned_a_rate_are_read_by_rate():
+    rows = rows_of(LoRA=[0.1, 0.3, 0.9])
+    for row, lr in zip(rows, (1e-2, 1e-2, 1e-3), strict=True):
+        row |= {"split": "validation", "lr": lr}
+    found = verdicts.tuning(rows, "LoRA", verdicts.CASES[0])
+    assert list(found) == [1e-3, 1e-2]
+    assert found[1e-2] == pytest.approx((0.2, 0.2))
 
 
 # The pictures

@@ -91,3 +91,31 @@ def quality(ax: Axes, means: Mapping[str, Mean], of: str, unit: str) -> Axes:
     ax.set(title=title, ylabel=unit, xlim=(-0.5, len(means) - 0.5))
     ax.set_xticks(range(len(means)), list(means))
     return ax
+
+
+def rates(ax: Axes, by: Mapping[str, Mapping[float, tuple[float, float]]], what: str) -> Axes:
+    """Validation loss by learning rate; a ring marks each method's best.
+
+    Args:
+        by: for each method, by rate: loss and score.
+    """
+    best = {name: min(found, key=lambda lr: found[lr][0]) for name, found in by.items()}
+    for name, found in by.items():
+        losses = [loss for loss, _ in found.values()]
+        ax.plot(
+            list(found), losses, color=COLOURS[name], marker=MARKS[name], label=name,
+            linestyle="--" if name.startswith("Q") else "-",
+        )  # fmt: skip
+        ax.plot([best[name]], [min(losses)], "o", ms=13, mfc="none", mec=COLOURS[name])
+    lowest = {name: found[best[name]][0] for name, found in by.items()}
+    spread = max(lowest.values()) / min(lowest.values())
+    worst = max(max(loss for loss, _ in found.values()) / lowest[n] for n, found in by.items())
+    ax.set(
+        title=f"{what}: best within a factor {spread:.1f}, worst rate {worst:,.0f} times",
+        xscale="log",
+        yscale="log",
+        xlabel="learning rate",
+        ylabel="validation loss, nats",
+    )
+    ax.legend()
+    return ax

@@ -1,0 +1,89 @@
+"""What notebook 05 says in prose, held against the rows on disk and the solved notebook."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from labkit import build, measure, verdicts
+from labkit.dora import dora_parameters
+from labkit.lora import parameter_count
+
+SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "05_dora.ipynb"
+SOURCE = next(path for path in build.sources(["05"]))
+COSTS, RUNS = verdicts.costs(), verdicts.runs()
+
+
+def cost(whose, way):
+    return verdicts.cost(COSTS, whose, way)
+
+
+def prose():
+    return re.sub(r"\n# ?", " ", SOURCE.read_text(encoding="utf-8"))
+
+
+# What a step costs
+
+
+def test_every_row_says_where_and_on_which_layers_it_was_measured():
+    assert {row["gpu"] for row in COSTS.values()} == {"NVIDIA H100 80GB HBM3"}
+    assert {row["commit"] for row in COSTS.values()} == {"fd2cfc7"}
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\d", row["date"]) for row in COSTS.values())
+
+
+def test_a_row_trains_what_the_config_foretells():
+    from transformers import LlamaConfig
+
+    llama = LlamaConfig(**measure.LLAMA_1B)
+    for row in COSTS.values():
+        count = parameter_count if row["setting"]["method"] == "lora" else dora_parameters
+        assert row["trainable"] == count(llama, "all-linear", measure.RANK)
+
+
+def test_the_prose_on_eager_steps_reads_the_rows_rightly():
+    ours, theirs = cost("ours", "bf16 kept eager"), cost("peft", "bf16 kept eager")
+    assert theirs.time == pytest.approx(1.6, abs=0.05)
+    assert (theirs.peak[1] - theirs.peak[0]) / 2**30 == pytest.approx(9, abs=0.1)
+    assert ours.time == pytest.approx(2, abs=0.05)
+    assert (ours.peak[1] - ours.peak[0]) / 2**30 == pytest.approx(0.8, abs=0.05)
+    assert ours.seconds[0] < theirs.seconds[0]
+
+
+def test_nowhere_is_it_five_percent():
+    found = [c for way in verdicts.WAYS for w in ("ours", "peft") if (c := cost(w, way))]
+    assert len(found) == 12
+    assert min(c.time for c in found) > 1.2
+
+
+def test_the_prose_on_graphs_and_bars_reads_the_rows_rightly():
+    graphs = [c for way in verdicts.WAYS if "graph" in way and (c := cost("ours", way))]
+    assert [round(c.time, 2) for c in graphs] == [1.25, 1.30, 1.25]
+    compiled = cost("ours", "bf16 kept compiled")
+    eager, graph = cost("ours", "bf16 kept eager"), cost("ours", "bf16 kept graph")
+    assert compiled.time > graph.time
+    assert compiled.seconds[0] < graph.seconds[0]  # compiling helps LoRA more than a record does
+    assert eager.seconds[0] / compiled.seconds[0] > graph.seconds[1] / compiled.seconds[1]
+    memory = {way: cost("ours", way).memory for way in verdicts.WAYS[:4]}
+    assert {way for way, ratio in memory.items() if ratio > 1.10} == {"nf4 kept eager"}
+    assert memory["nf4 kept eager"] == pytest.approx(1.11, abs=0.005)
+
+
+# What was tuned
+
+
+def test_with_a_hundred_steps_every_method_answers_nearly_every_letter():
+    case = verdicts.Case(16, 100)
+    best = {}
+    for name in verdicts.METHODS:
+        found = verdicts.tuning(RUNS, name, case)
+        assert len(found) == 6
+        lr = min(found, key=lambda lr: found[lr][0])
+        assert next(iter(found)) < lr < list(found)[-1], "the best rate lies inside"
+        assert found[lr][1] > 0.99
+        assert found[8 * lr][0] > 8 * found[lr][0] if 8 * lr in found else True
+        best[name] = lr
+    assert best["full"] == pytest.approx(best["LoRA"] / 10)
+    assert best["LoRA"] == best["DoRA"]
+    curves = [verdicts.tuning(RUNS, name, case) for name in ("LoRA", "DoRA")]
+    for lr in list(curves[0])[:3]:
+        assert curves[0][lr][0] == pytest.approx(curves[1][lr][0], abs=2e-4)
