@@ -70,6 +70,9 @@ def _direction_slips(W: Tensor) -> Slips:
     ]
     if W.shape[0] == W.shape[1]:
         slips.append(
+            ((W / m[:, None]).T, "the direction is (out, in), as the weight: no transpose")
+        )
+        slips.append(
             (
                 W / m,
                 "(out,) lines up with the inputs, the last axis: m[:, None] lines up with the rows",
@@ -142,6 +145,13 @@ def _forward_slips(c: SimpleNamespace) -> Slips:
         (m * c.W / row_lengths(c.W), "B and A are missing: only the lengths are learned there"),
         (m + turned / row_lengths(turned), "the magnitude multiplies the direction; it is not added"),
     ]  # fmt: skip
+    others = [
+        (c.s * c.s, "the scale comes once: scale * B @ A"),
+        (c.s / len(c.A), "`scale` is alpha / rank: it is divided by the rank already"),
+        (-c.s, "the update is added to W"),
+    ]
+    dense += [(m * (c.W + s * D) / row_lengths(c.W + s * D), words) for s, words in others]
+    dense.append((m * m * turned / row_lengths(turned), "the magnitude multiplies once"))
     return [
         *((c.x @ weight.T, words) for weight, words in dense),
         (y, "that is LoRA: the rows have lengths of their own, given by the magnitude"),

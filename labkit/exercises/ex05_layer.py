@@ -1,6 +1,6 @@
 """The judge of exercise 05.3: does the learner's check tell DoRA from its look-alikes?
 
-The look-alikes are published mistakes. All but one are no-ops at the start, as DoRA is, so a check
+The look-alikes are published mistakes. Most are no-ops at the start, as DoRA is, so a check
 at B = 0 lets them pass; each needs something of the check's layer: a bias, rank and alpha apart, a
 B that has moved.
 """
@@ -45,6 +45,18 @@ class OtherOrder(Layer):
         return g * (F.linear(x, base.weight) + self.lora.update(x)) + (
             0 if base.bias is None else base.bias
         )
+
+
+class TenthTooLarge(Layer):
+    def gain(self) -> Tensor:
+        return 1.1 * super().gain()
+
+
+class WrongWay(Layer):
+    """Its rows have the right lengths and turn the wrong way."""
+
+    def turned(self) -> Tensor:
+        return self.lora.base.weight - self.lora.scale * self.lora.B @ self.lora.A
 
 
 class WrongAxis(Layer):
@@ -102,7 +114,9 @@ RIGHT = {
     "the formula summed in another order": OtherOrder,
 }
 LOOK_ALIKES: dict[str, tuple[Callable[[LoRALinear], nn.Module], str]] = {
+    "whose outputs are a tenth too large": (TenthTooLarge, "the tolerance is for rounding alone"),
     "whose norm runs over the wrong axis": (WrongAxis, "at B = 0 it equals its base: move B"),
+    "that turns its rows the wrong way": (WrongWay, "compare outputs; lengths alone fit it, too"),
     "that divides by the norm of W alone": (NormOfBase, "it is LoRA: move B, compare with DoRA"),
     "whose magnitude begins at one": (MagnitudeOfOnes, "it is no no-op at the start either"),
     "without the scale inside the norm": (NoScale, "choose alpha other than rank"),

@@ -117,7 +117,7 @@ def judge_factored_norms(answer: Callable[..., Any]) -> str | None:
         want = torch.stack([row.dot(row) ** 0.5 for row in c.W + c.s * c.B @ c.A])
         if isinstance(got, Tensor) and got.shape == (len(want), len(want)):
             return "that is a matrix (out, out); only its diagonal is wanted: multiply by B and sum"
-        if slip := told(got, want, _norm_slips(c), "the norms"):
+        if slip := told(got, want, _norm_slips(c), "the result"):
             return slip
         if made.largest >= c.W.numel():
             return "right, but it forms a matrix as large as W: A A^T is only (rank, rank)"

@@ -30,6 +30,7 @@ DECOMPOSE = _expressions(
     ("columns of length one", "not the columns", "m, W / W.norm(dim=0)"),
     ("divides by the matrix", "not by that of the matrix", "m, W / W.norm()"),
     ("lines up with the inputs", "m[:, None] lines up with the rows", "m, W / m"),
+    ("transposed direction", "the direction is (out, in), as the weight", "m, (W / m[:, None]).T"),
     ("other way round", "first the magnitude, then the direction", "W / m[:, None], m"),
     ("magnitude alone", "return two tensors", "m"),
 )  # fmt: skip
@@ -50,6 +51,10 @@ DENSE_FORWARD = _expressions(
     ("no root", "divides by the square of the length", "x @ (c * T / n(T) ** 2).T"),
     ("no norm", "divide by the norm before the magnitude", "x @ (c * T).T"),
     ("no magnitude", "the magnitude is missing", "x @ (T / n(T)).T"),
+    ("scale squared", "the scale comes once", "x @ (c * (W + s * s * D) / n(W + s * s * D)).T"),
+    ("scale by rank again", "divided by the rank already", "x @ (c * (W + s / len(A) * D) / n(W + s / len(A) * D)).T"),
+    ("magnitude squared", "the magnitude multiplies once", "x @ (c * c * T / n(T)).T"),
+    ("subtracts", "the update is added", "x @ (c * (W - s * D) / n(W - s * D)).T"),
     ("lengths only", "B and A are missing", "x @ (c * W / n(W)).T"),
     ("adds the magnitude", "it is not added", "x @ (c + T / n(T)).T"),
     ("LoRA", "that is LoRA", "y"),
@@ -89,6 +94,8 @@ IS_DORA = _checks(
     ("first output only", "look at every output", {"verdict": "torch.allclose(layer(x)[:, 0], want[:, 0], atol=1e-5)"}),
     ("no tolerance", "a tolerance for rounding", {"verdict": "torch.equal(layer(x), want)"}),
     ("says yes to all", "it lets a layer pass", {"verdict": "layer(x).shape == want.shape"}),
+    ("wide tolerance", "the tolerance is for rounding alone", {"verdict": "torch.allclose(layer(x), want, atol=1.0)"}),
+    ("lengths alone", "lengths alone fit it, too", {"verdict": "torch.allclose((layer(torch.eye(5)) - layer(torch.zeros(1, 5))).norm(dim=0), W.norm(dim=1), atol=1e-5)"}),
     ("returns a tensor", "return True or False", {"verdict": "(layer(x) - want).abs().max() < 1e-5"}),
     ("returns nothing", "is a `return` missing", {"verdict": "None"}),
 )  # fmt: skip
