@@ -3,23 +3,19 @@
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from labkit import build, measure, verdicts
+from labkit import measure, verdicts
 from labkit.dora import dora_parameters
 from labkit.lora import parameter_count
 
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "05_dora.ipynb"
-SOURCE = next(path for path in build.sources(["05"]))
 COSTS, RUNS = verdicts.costs(), verdicts.runs()
 
 
 def cost(whose, way):
     return verdicts.cost(COSTS, whose, way)
-
-
-def prose():
-    return re.sub(r"\n# ?", " ", SOURCE.read_text(encoding="utf-8"))
 
 
 # What a step costs
@@ -87,3 +83,81 @@ def test_with_a_hundred_steps_every_method_answers_nearly_every_letter():
     curves = [verdicts.tuning(RUNS, name, case) for name in ("LoRA", "DoRA")]
     for lr in list(curves[0])[:3]:
         assert curves[0][lr][0] == pytest.approx(curves[1][lr][0], abs=2e-4)
+
+
+# What the runs that count say
+
+
+def gap(case, value, pair=("DoRA", "LoRA")):
+    return verdicts.difference(RUNS, *pair, case, value)
+
+
+LETTERS, FACTS = verdicts.CASES[:2], verdicts.CASES[2]
+
+
+def test_on_letters_no_difference_is_shown():
+    for case in LETTERS:
+        for value in ("task_loss", "task", "regression"):
+            found = gap(case, value)
+            assert found.low <= 0 <= found.high, (case, value, found)
+        assert len(verdicts.of(RUNS, "LoRA", case)) >= 2
+
+
+def test_on_codes_the_loss_of_dora_is_lower_and_no_answer_tells():
+    for pair, share in ((("DoRA", "LoRA"), 0.04), (("QDoRA", "QLoRA"), 0.02)):
+        found = gap(FACTS, "task_loss", pair)
+        assert found.high < 0
+        assert -found.middle / verdicts.mean(RUNS, pair[1], FACTS, "task_loss").middle == (
+            pytest.approx(share, abs=0.005)
+        )
+    for name in ("LoRA", "DoRA", "QLoRA", "QDoRA"):
+        assert max(row["task"] for row in verdicts.of(RUNS, name, FACTS)) < 0.01
+    full = [row["task"] for row in verdicts.of(RUNS, "full", FACTS)]
+    assert min(full) > 0.1
+    assert max(full) > 0.99
+
+
+def test_lengths_and_directions_move_as_the_prose_says():
+    for case in verdicts.CASES:
+        assert verdicts.mean(RUNS, "LoRA", case, "queries").low > 0.5
+        full = verdicts.mean(RUNS, "full", case, "queries")
+        assert full.low <= 0 <= full.high
+    for case in LETTERS:
+        assert verdicts.mean(RUNS, "DoRA", case, "queries").low > 0
+    dora = verdicts.mean(RUNS, "DoRA", FACTS, "queries")
+    assert dora.low <= 0 <= dora.high < verdicts.mean(RUNS, "LoRA", FACTS, "queries").low
+
+
+def test_the_letters_were_scored_on_a_cpu_and_the_codes_on_a_gpu():
+    counted = [row for row in RUNS if row["split"] == "test"]
+    assert {(row["learns"], row["gpu"] is None) for row in counted} == {
+        ("task", True), ("codes", False),
+    }  # fmt: skip
+
+
+# What the solved notebook shows
+
+
+def table(heading):
+    """The rows of a table in the solved notebook, by their names."""
+    cells = nbformat.read(SOLVED, as_version=4).cells
+    texts = [o.get("data", {}).get("text/plain", "") for c in cells for o in c.get("outputs", [])]
+    (text,) = [text for text in texts if heading in text]
+    rows = [re.split(r" {2,}", line) for line in text.splitlines()]
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_prose_on_what_is_kept_reads_its_table_rightly():
+    kept = {name: float(cells[0]) for name, cells in list(table("kept, MiB").items())[1:]}
+    dense, constant, exact, thin = kept.values()
+    assert dense / constant == pytest.approx(2, abs=0.1)
+    assert constant / max(exact, thin) > 30
+    assert exact - thin < 0.2
+    cosines = [float(c) for c in table("kept, MiB")["factored, norm constant"][1:]]
+    assert cosines[2] == 1
+    assert 0.99 < min(cosines) < 1
+
+
+def test_the_count_of_what_dora_adds_is_the_one_carried_away():
+    more = {name: cells[-1] for name, cells in table("rank  LoRA").items() if cells}
+    assert more == {"rank": "more", "4": "+13.4%", "16": "+3.3%", "64": "+0.8%"}

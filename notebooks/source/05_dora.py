@@ -118,7 +118,10 @@ for case in verdicts.CASES:
 Table(("correlation, queries", *live), rows, "mean over seeds and its 95% interval")
 
 # %% [markdown]
-# READING-MOVES
+# LoRA's lengths and directions move together in every case, as the paper says. DoRA's do so too in
+# eight steps on letters; in 200 steps on codes they no longer do. Full fine-tuning shows no
+# correlation here, where the paper has a negative one. So DoRA comes nearer to full fine-tuning, if
+# the run is long.
 #
 # **Where this stops:** six layers of a small model. The figure of the paper shows the query
 # weights of one model (VL-BART), one run a method.
@@ -269,7 +272,7 @@ def plainly(weight_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
 
 
 WAYS = {
-    "dense, exact": lambda: plainly(lambda T, m: (m / T.norm(dim=1))[:, None] * T),
+    "dense, exact": lambda: plainly(lambda T, m: m[:, None] * T / T.norm(dim=1, keepdim=True)),
     "dense, norm constant": lambda: plainly(detached_weight),
     "factored, exact": lambda: whole(x),
     "factored, norm constant": lambda: thin(x),
@@ -291,9 +294,10 @@ for way, run in WAYS.items():
 Table(("way", "kept, MiB", "cosine of A's gradient", "of B's", "of m's"), rows)
 
 # %% [markdown]
-# All four outputs agree. With the dense matrix a constant norm saves a good part of what is kept;
-# with thin factors nearly nothing is kept, and the exact gradient adds next to nothing. The
-# approximation turns the gradients of A and B by little, and leaves that of m alone.
+# All four outputs agree. With the dense matrix, written as published layers write it, a constant
+# norm halves what is kept. With thin factors less than a thirtieth of that is kept, and the exact
+# gradient adds next to nothing. The approximation turns the gradients of A and B by little, and
+# leaves that of m alone.
 #
 # ### Is it safe in 16 bits?
 #
@@ -472,7 +476,15 @@ print("", verdicts.gaps(RUNS, "QDoRA", "QLoRA"), sep="\n")
 picture(f"Loss on what was to be learnt, mean and 95% interval. {told}", *drawings, width=13)
 
 # %% [markdown]
-# READING-QUALITY
+# On letters no difference is shown at either rank: not in loss, not in answers, not in old skills.
+# On codes DoRA's loss is lower, by about 4% of LoRA's, and so is QDoRA's, by 2% of QLoRA's. But no
+# code in a hundred is right with any of the four, where full fine-tuning has some or all.
+#
+# **Verdict:** where the rank is large enough, nothing of DoRA's promise shows; where it is too
+# small, a gain in the loss that no answer tells of.
+#
+# **Where this stops:** one small model, invented tasks, few seeds (each interval says how many).
+# QLoRA and QDoRA ran to the end on codes alone. Letters were scored on a CPU, codes on a GPU.
 
 # %% [markdown]
 # ### Is the record true?
@@ -559,10 +571,10 @@ except ValueError as error:
 # %% [markdown]
 # ## What to carry away
 #
-# - One length for each output row: norm along the inputs, and test it with B moved, since at the
-#   start every wrong layer looks right.
-# - CARRY-COST
-# - CARRY-QUALITY
+# - One length for each output row: take the norm along the inputs, and test it with B moved.
+# - Beside LoRA at rank 16, DoRA trains 3.3% more in Llama-3.2-1B. In our layers its step takes 1.25
+#   to 2 times as long, by how it is run.
+# - At tuned rates the two answered alike; facts at too low a rank showed DoRA's loss lower by 4%.
 #
 # **Sources:** Liu et al. 2024, *DoRA*, [arXiv:2402.09353](https://arxiv.org/abs/2402.09353);
 # *Learning Rate Matters: Vanilla LoRA May Suffice*,
