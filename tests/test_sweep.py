@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -94,28 +95,17 @@ def test_a_model_is_adapted_by_the_scale_of_its_spec():
     assert not full.model.embed_tokens.weight.requires_grad
 
 
-def options(**changes):
-    usual = {"ranks": [1, 4], "steps": [10, 20], "code_steps": 30}
-    return argparse.Namespace(**usual | changes)
-
-
 def test_the_groups_differ_and_each_has_rates_of_its_own_kind():
-    found = ranks.groups(options())
-    assert len(found) == len(set(found)) == 3 * 2 + 2 + 3
+    options = argparse.Namespace(ranks=[1, 4], steps=[10, 20], methods=ranks.METHODS)
+    found = ranks.groups(options)
+    assert len(found) == len(set(found)) == 2 * (1 + 2) + 2
     assert {spec.scale for spec in found if spec.method == "lora"} == {16, 4}
     assert {spec.scale for spec in found if spec.method == "rslora"} == {16, 8}
+    assert {spec.steps for spec in found if spec.method == "rslora"} == {10}
     assert all(spec.group == spec for spec in found)
     assert max(ranks.rates(FULL)) < max(ranks.rates(LORA))
-
-
-def test_codes_are_many_unlike_and_always_the_same():
-    found = ranks.examples("codes")
-    assert len({e.prompt for e in found}) == ranks.CODES
-    assert len({e.answer for e in found}) > 0.99 * ranks.CODES
-    assert all(len(e.answer) == ranks.DIGITS and e.answer.isdecimal() for e in found)
-    assert ranks.examples.__wrapped__("codes") == found
-    with pytest.raises(ValueError, match="learns='poems' is no set of this sweep: codes"):
-        ranks.examples("poems")
+    options.methods = ["full"]
+    assert {spec.method for spec in ranks.groups(options)} == {"full"}
 
 
 def test_a_sweep_tunes_then_runs_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
@@ -153,12 +143,15 @@ def test_the_command_knows_its_sweeps():
     assert "frame" not in command.sweeps()
 
 
-@pytest.mark.slow
-def test_two_processes_run_a_small_sweep_and_keep_its_rows(tmp_path):
-    out = tmp_path / "rows.jsonl"
+def job(spec):
+    return row(spec, spec.lr) | {"threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def test_several_processes_run_what_is_asked_with_a_thread_each():
     kept = []
-    specs = [replace(LORA, steps=1, lr=lr, split="validation") for lr in (1e-3, 2e-3)]
-    rows = frame.run_all(specs, 2, kept.append)
+    specs = [replace(LORA, steps=steps, lr=1e-3) for steps in range(1, 7)]
+    rows = frame.run_all(specs, 2, kept.append, job)
     assert {frame.spec_of(r) for r in rows} == set(specs)
     assert kept == rows
-    assert not out.exists()
+    assert {r["threads"] for r in rows} == {1}
+    assert os.getpid() not in {r["process"] for r in rows}
