@@ -6,6 +6,10 @@ Read in this order; each module is one idea and imports only modules above it.
     table       a table as text and as HTML
     linears     what a frozen linear map applies, whatever stores its weight
     spectra     singular values of an update, read from its two thin factors
+    codes       the few numbers that a weight may become: NF4, FP4, INT4, the 8-bit map
+    blocks      one scale for every few values, the nearest level, two codes in a byte
+    double      double quantisation: the scales themselves in 8 bits
+    nf4         a weight in NF4, and a frozen linear map that stores it so
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
