@@ -23,14 +23,14 @@ def block_absmax(weight: Tensor, block: int) -> Tensor:
     The weight may have any shape and floating dtype; its values count row by row. A last block
     that is not full counts as well: zeros fill it up, and change no maximum.
     """
-    values = weight.flatten().float()
+    values = weight.detach().flatten().float()
     values = F.pad(values, (0, -values.numel() % block))
     return values.view(-1, block).abs().amax(dim=1)
 
 
 def in_blocks(weight: Tensor, block: int) -> Tensor:
     """`weight` row by row in blocks, float32, shape (blocks, block); zeros fill up the last."""
-    values = weight.flatten().float()
+    values = weight.detach().flatten().float()
     return F.pad(values, (0, -values.numel() % block)).view(-1, block)
 
 

@@ -48,9 +48,18 @@ def quantize_absmax(
 
 
 def in_8_bits(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and offset of `absmax`, the same bits as bitsandbytes' on this device."""
+    """Codes, scales and offset of `absmax`, the same bits as bitsandbytes' on this device.
+
+    Raises:
+        ValueError: if the sum of all absmax exceeds float32, so that they have no mean.
+    """
     code = _dynamic8(absmax.device)
     codes, scales, offset = quantize_absmax(absmax, code, SUPERBLOCK)
+    if not offset.isfinite():
+        raise ValueError(
+            f"the mean of {absmax.numel()} absmax up to {absmax.max().item():.3g} exceeds float32: "
+            "quantise with double=False, or scale the weight down"
+        )
     if absmax.device.type == "cpu":
         codes = nearest_on_grid(absmax - offset, scales, code)
     return codes, scales, offset
