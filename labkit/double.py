@@ -16,7 +16,6 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from labkit.blocks import block_absmax, in_blocks, nearest
 from labkit.codes import dynamic8
@@ -24,12 +23,10 @@ from labkit.codes import dynamic8
 SUPERBLOCK = 256  # absmax that share one scale, in bitsandbytes and here
 
 
-def quantize_absmax(
-    absmax: Tensor, code: Tensor, block: int = 256
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The absmax of all blocks in 8 bits: their codes, the scales of the codes, and an offset.
+def quantize_absmax(absmax: Tensor, code: Tensor, block: int = 256) -> tuple[Tensor, ...]:
+    """The absmax of all blocks in 8 bits: codes, scales and offset.
 
-    All absmax are positive, so their mean comes off first: what remains has both signs, and it is
+    All absmax are positive, so their mean comes off first: what remains has both signs and is
     smaller. That is quantised in blocks of its own.
 
     Args:
@@ -37,13 +34,12 @@ def quantize_absmax(
         code: the 256 levels of the 8-bit code, ascending.
 
     Returns:
-        codes (blocks,) uint8; scales (ceil(blocks / block),) float32, the largest magnitude of
-        each `block` remainders; offset, a scalar tensor, the mean of all absmax.
+        codes (blocks,) uint8, scales (ceil(blocks / block),) float32, and the mean, a scalar.
     """
     offset = absmax.mean()
     rest = absmax - offset
     scales = block_absmax(rest, block)
-    codes = nearest(F.pad(rest, (0, -rest.numel() % block)).view(-1, block), scales, code)
+    codes = nearest(in_blocks(rest, block), scales, code)
     return codes.flatten()[: absmax.numel()], scales, offset
 
 

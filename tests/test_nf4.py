@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from labkit import blocks, codes, double, nf4
 from labkit.linears import dense
+from labkit.lora import LoRALinear
 
 
 @pytest.fixture(autouse=True)
@@ -252,22 +253,24 @@ def test_an_empty_weight_is_refused():
 # --- the layer --------------------------------------------------------------------------------
 
 
+def linear4bit(linear, dtype, nested=True):
+    """bitsandbytes' layer of one linear map, made safe for a CPU."""
+    shape = (linear.in_features, linear.out_features)
+    layer = bnb.nn.Linear4bit(*shape, compute_dtype=dtype, quant_type="nf4")
+    layer.weight = bnb.nn.Params4bit(
+        linear.weight.detach().clone(), False, compress_statistics=nested, quant_type="nf4"
+    )
+    layer.bias = copy.deepcopy(linear.bias)
+    layer = layer.to("cpu")  # this quantises
+    layer.support_avx512bf16_for_cpu = False  # else an evaluation repacks its codes in place
+    return layer.requires_grad_(False)
+
+
 def beside(dtype, bias=True, nested=True, shape=(128, 96)):
     """NF4Linear and bitsandbytes' Linear4bit of one linear map."""
     torch.manual_seed(7)
     linear = nn.Linear(*shape, bias=bias, dtype=dtype)
-    ours = nf4.NF4Linear(linear, nested)
-    theirs = bnb.nn.Linear4bit(
-        *shape, bias=bias, compute_dtype=dtype, compress_statistics=nested, quant_type="nf4"
-    )
-    theirs.weight = bnb.nn.Params4bit(
-        linear.weight.detach().clone(), False, compress_statistics=nested, quant_type="nf4"
-    )
-    theirs.bias = copy.deepcopy(linear.bias)
-    theirs = theirs.to("cpu")  # this quantises
-    theirs.support_avx512bf16_for_cpu = False  # else its codes are repacked in place
-    theirs.requires_grad_(False)
-    return ours, theirs
+    return nf4.NF4Linear(linear, nested), linear4bit(linear, dtype, nested)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -374,3 +377,47 @@ def test_the_layer_says_its_sizes():
     layer, _ = beside(torch.float32)
     assert (layer.in_features, layer.out_features) == (128, 96)
     assert "128, 96, NF4 of 96 x 128 float32" in repr(layer)
+
+
+# --- QLoRA in one line ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lora_over_nf4_trains_as_peft_over_bitsandbytes_does(dtype):
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(64, 96), nn.Tanh(), nn.Linear(96, 32)).to(dtype)
+    rank, alpha = 4, 12
+    ours = nn.Sequential(
+        *(
+            LoRALinear(nf4.NF4Linear(plain[i]), rank, alpha) if i != 1 else nn.Tanh()
+            for i in range(3)
+        )
+    )
+    packed = copy.deepcopy(plain)
+    for i in (0, 2):
+        packed[i] = linear4bit(plain[i], dtype)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0", "2"])
+    theirs = get_peft_model(packed, config)
+    for i in (0, 2):  # the same random A; B is zero in both
+        theirs.base_model.model[i].lora_A["default"].weight.data.copy_(ours[i].A)
+    x = torch.randn(40, 64).to(dtype)
+    target = torch.randn(40, 32).to(dtype)
+    losses = []
+    for model in (ours, theirs):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert sum(p.numel() for p in trained) == rank * (64 + 96 + 96 + 32)
+        optimizer = torch.optim.AdamW(trained, lr=1e-2)
+        seen = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(x).float(), target.float())
+            loss.backward()
+            optimizer.step()
+            seen.append(loss.item())
+        losses.append(torch.tensor(seen))
+    assert losses[0][-1] < 0.7 * losses[0][0]
+    # The scale meets other products in other orders, and Adam's first steps magnify what is small.
+    near = 1e-4 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(losses[0], losses[1], rtol=near, atol=0)
