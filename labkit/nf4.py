@@ -111,8 +111,20 @@ def _piece_size(values: Tensor) -> int:
 
 def _piece(values: Tensor, block: int, code: Tensor) -> tuple[Tensor, Tensor]:
     blocks, absmax = in_blocks(values, block), block_absmax(values, block)
-    codes = nearest(blocks, absmax, code).flatten()[: values.numel()]
-    return pack(codes), absmax
+    search = count_below if values.device.type == "cpu" else nearest
+    return pack(search(blocks, absmax, code).flatten()[: values.numel()]), absmax
+
+
+def count_below(values: Tensor, absmax: Tensor, code: Tensor) -> Tensor:
+    """What `nearest` finds, by counting the midpoints below each value.
+
+    Fifteen comparisons of whole vectors take a CPU about half the time of its search.
+    """
+    scaled = values * (1 / absmax.clamp(min=1e-38))[:, None]
+    codes = torch.zeros_like(scaled, dtype=torch.uint8)
+    for midpoint in ((code[1:] + code[:-1]) / 2).tolist():
+        codes += scaled > midpoint
+    return codes
 
 
 def dequantize(q: Quantized, dtype: torch.dtype | None = None) -> Tensor:

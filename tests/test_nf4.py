@@ -115,12 +115,14 @@ def test_weights_at_the_end_of_float32_agree_and_their_mean_is_refused():
         nf4.quantize(weight, double=True)
 
 
-def test_a_block_of_zeros_among_others_stays_zero():
+def test_a_block_of_zeros_among_others_takes_the_level_zero():
     weight = drawn("normal", 4, 64)
     weight[2] = 0
-    back = nf4.dequantize(nf4.quantize(weight))
-    assert not back[2].any()
-    assert back[[0, 1, 3]].any(dim=1).all()
+    q = nf4.quantize(weight)
+    level = codes.levels()[blocks.unpack(q.packed, 256).long()].view(4, 64)
+    assert not level[2].any()
+    assert not nf4.dequantize(q)[2].any()
+    assert level[[0, 1, 3]].any(dim=1).all()
 
 
 # --- the parts --------------------------------------------------------------------------------
@@ -145,6 +147,16 @@ def test_a_value_half_way_between_two_levels_takes_the_lower():
     code = torch.tensor([-1.0, 0.0, 0.5, 1.0])
     values = torch.tensor([[-1.0, -0.5, 0.25, 0.75]])
     assert blocks.nearest(values, torch.ones(1), code).tolist() == [[0, 0, 1, 2]]
+
+
+def test_counting_midpoints_is_the_search_for_the_nearest_level():
+    values = drawn("heavy", 500, 64)
+    values[3] = 0
+    absmax = values.abs().amax(1)
+    for code in (codes.levels(), codes.int4_wide()):
+        values[0, : len(code) - 1] = (code[1:] + code[:-1]) / 2 * absmax[0]  # ties
+        want = blocks.nearest(values, absmax, code)
+        assert torch.equal(nf4.count_below(values, absmax, code), want)
 
 
 def test_the_first_code_of_a_byte_is_in_its_high_half():
@@ -275,9 +287,17 @@ def beside(dtype, bias=True, nested=True, shape=(128, 96)):
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_layer_equals_linear4bit_forward_and_backward(dtype, bias, nested):
-    ours, theirs = beside(dtype, bias, nested)
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.bfloat16),
+    ],
+)
+def test_the_layer_equals_linear4bit_forward_and_backward(stored, dtype, bias, nested):
+    ours, theirs = beside(stored, bias, nested)
+    theirs.compute_dtype = dtype
     found = []
     for layer in (ours, theirs):
         x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1)).to(dtype)

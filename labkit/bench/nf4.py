@@ -163,7 +163,8 @@ def fine_tuned(steps: int) -> models.Loaded:
 def model_rows(steps: int, limit: int | None) -> Iterator[dict[str, Any]]:
     """One row for the merged weights, and one for each code and block size."""
     model, tokenizer, _ = fine_tuned(steps)
-    letters, questions = data.examples("test")[:limit], data.examples("regression")[:limit]
+    letters, questions = data.examples("test")[:limit], data.examples("regression")
+    questions = questions[:: len(questions) // limit if limit else 1]  # they stand by skill
 
     def scored(name: str, block: int | None) -> dict[str, Any]:
         return {
