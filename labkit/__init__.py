@@ -10,6 +10,8 @@ Read in this order; each module is one idea and imports only modules above it.
     blocks      one scale for every few values, the nearest level, two codes in a byte
     double      double quantisation: the scales themselves in 8 bits
     nf4         a weight in NF4, and a frozen linear map that stores it so
+    fitted      codes fitted to normal weights in blocks, by iteration
+    usage       which levels weights use, and how large the error is
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -27,6 +29,7 @@ Read in this order; each module is one idea and imports only modules above it.
     train       one loop
     prepare     what prepare_model_for_kbit_training changes
     evaluate    answers and scores
+    rounding    a model whose weights have been rounded, and what that costs it
     adapters    an adapter folder with its card
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
