@@ -5,6 +5,10 @@ Read in this order; each module is one idea and imports only modules above it.
     project     where the repository, its data and its public address are
     table       a table as text and as HTML
     linears     what a frozen linear map applies, whatever stores its weight
+    lora        a trained update of low rank beside a frozen linear map
+    fused       the same for chosen parts of one fused matrix
+    lowrank     what a low rank can hold, and how far the first step goes at each rank
+    saved       bytes that a forward pass keeps for the backward pass
     spectra     singular values of an update, read from its two thin factors
     codes       the few numbers that a weight may become: NF4, FP4, INT4, the 8-bit map
     blocks      one scale for every few values, the nearest level, two codes in a byte
@@ -19,7 +23,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
-    sizes       bytes of a model's parameters by kind
+    sizes       bytes of parameters by kind, and what training holds for them
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
     svg         small drawings that follow the theme
@@ -31,6 +35,9 @@ Read in this order; each module is one idea and imports only modules above it.
     evaluate    answers and scores
     rounding    a model whose weights have been rounded, and what that costs it
     adapters    an adapter folder with its card
+    interchange  adapter folders as PEFT writes and reads them
+    machine     which GPU, driver and versions a row was measured with
+    memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
     watch       a training run as it goes
@@ -40,6 +47,7 @@ Read in this order; each module is one idea and imports only modules above it.
     pretrain    python -m labkit.pretrain: makes the tiny model
     finetune    python -m labkit.finetune: the fine-tune without a browser
     measure     python -m labkit.measure: the real size, on a GPU
+    bench       python -m labkit.bench: our layers beside the libraries', in turns
     notebook    one source file as two notebooks
     build       python -m labkit.build: makes the notebooks
 """

@@ -19,14 +19,11 @@ Setting of the lessons: 4 x 1024 tokens, accumulated 4 times, rank 16 on seven p
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit import loss, models, project, train
+from labkit.machine import machine
 from labkit.table import Table
 
 BATCH, LENGTH, ACCUMULATE, RANK, ALPHA = 4, 1024, 4, 16, 32
@@ -267,19 +265,6 @@ def _hand_row(options: argparse.Namespace) -> dict[str, Any]:
         for layer in model.get_base_model().model.layers:
             layer.compile()
     return by_hand(model, options) | {"trainable": train.count(model).trainable}
-
-
-def machine() -> dict[str, Any]:
-    """GPU, driver, versions and date."""
-    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    names = ("torch", "transformers", "peft", "bitsandbytes", "trl")
-    return {
-        "gpu": torch.cuda.get_device_name(),
-        "driver": subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip(),
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in names},
-        "date": date.today().isoformat(),
-    }
 
 
 BARS = ("tokens_per_second", "peak_allocated_bytes")  # what is compared

@@ -1,0 +1,46 @@
+"""Where fine-tuning memory goes: three engines, one answer.
+
+    shape = ModelShape.preset("llama-3.2-1b")
+    setup = TrainingSetup(method="qlora", rank=16, batch=4, seq_len=1024)
+    estimate(shape, setup)       closed form, under a millisecond, standard library only
+    dry_run(shape, setup)        the real code on fake tensors, on any CPU
+    measure(shape, setup)        on the GPU at hand
+
+All three return a Breakdown: bytes by kind at the fullest moment of a step.
+"""
+
+from labkit.memory.breakdown import GIB, KINDS, Breakdown
+from labkit.memory.closed_form import estimate, phases
+from labkit.memory.parts import (
+    adapter_parameters,
+    dequantised_bytes,
+    logits_bytes,
+    optimizer_bytes,
+    parameters,
+    peak,
+    saved_per_token,
+    weight_bytes,
+)
+from labkit.memory.setup import STACKS, TrainingSetup
+from labkit.memory.shapes import PROJECTIONS, ModelShape, SetupError
+
+__all__ = [
+    "GIB",
+    "KINDS",
+    "PROJECTIONS",
+    "STACKS",
+    "Breakdown",
+    "ModelShape",
+    "SetupError",
+    "TrainingSetup",
+    "adapter_parameters",
+    "dequantised_bytes",
+    "estimate",
+    "logits_bytes",
+    "optimizer_bytes",
+    "parameters",
+    "peak",
+    "phases",
+    "saved_per_token",
+    "weight_bytes",
+]
