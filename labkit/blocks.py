@@ -23,14 +23,14 @@ def block_absmax(weight: Tensor, block: int) -> Tensor:
     The weight may have any shape and floating dtype; its values count row by row. A last block
     that is not full counts as well: zeros fill it up, and change no maximum.
     """
-    values = weight.flatten().float()
+    values = weight.detach().flatten().float()
     values = F.pad(values, (0, -values.numel() % block))
     return values.view(-1, block).abs().amax(dim=1)
 
 
 def in_blocks(weight: Tensor, block: int) -> Tensor:
     """`weight` row by row in blocks, float32, shape (blocks, block); zeros fill up the last."""
-    values = weight.flatten().float()
+    values = weight.detach().flatten().float()
     return F.pad(values, (0, -values.numel() % block)).view(-1, block)
 
 
@@ -67,12 +67,14 @@ def unpack(packed: Tensor, n: int) -> Tensor:
 def rounded(weight: Tensor, code: Tensor, block: int = 64) -> Tensor:
     """What `weight` becomes in 4 bits with any code, in its own shape and dtype.
 
+    A `block` as large as the weight, or larger, is one absmax for all of it.
+
     Raises:
         ValueError: if `weight` is empty or not finite, or `block` is below 1.
     """
     if block < 1 or not weight.numel():
         raise ValueError(f"{weight.numel()} values in blocks of {block}: give at least one of each")
-    code = code.to(weight.device)
+    code, block = code.to(weight.device), min(block, weight.numel())
     values, absmax = in_blocks(weight, block), block_absmax(weight, block)
     check_finite(absmax)
     back = code[nearest(values, absmax, code).long()] * absmax[:, None]

@@ -16,7 +16,6 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from labkit.blocks import block_absmax, in_blocks, nearest
 from labkit.codes import dynamic8
@@ -24,12 +23,10 @@ from labkit.codes import dynamic8
 SUPERBLOCK = 256  # absmax that share one scale, in bitsandbytes and here
 
 
-def quantize_absmax(
-    absmax: Tensor, code: Tensor, block: int = 256
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The absmax of all blocks in 8 bits: their codes, the scales of the codes, and an offset.
+def quantize_absmax(absmax: Tensor, code: Tensor, block: int = 256) -> tuple[Tensor, ...]:
+    """The absmax of all blocks in 8 bits: codes, scales and offset.
 
-    All absmax are positive, so their mean comes off first: what remains has both signs, and it is
+    All absmax are positive, so their mean comes off first: what remains has both signs and is
     smaller. That is quantised in blocks of its own.
 
     Args:
@@ -37,20 +34,28 @@ def quantize_absmax(
         code: the 256 levels of the 8-bit code, ascending.
 
     Returns:
-        codes (blocks,) uint8; scales (ceil(blocks / block),) float32, the largest magnitude of
-        each `block` remainders; offset, a scalar tensor, the mean of all absmax.
+        codes (blocks,) uint8, scales (ceil(blocks / block),) float32, and the mean, a scalar.
     """
     offset = absmax.mean()
     rest = absmax - offset
     scales = block_absmax(rest, block)
-    codes = nearest(F.pad(rest, (0, -rest.numel() % block)).view(-1, block), scales, code)
+    codes = nearest(in_blocks(rest, block), scales, code)
     return codes.flatten()[: absmax.numel()], scales, offset
 
 
 def in_8_bits(absmax: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and offset of `absmax`, the same bits as bitsandbytes' on this device."""
+    """Codes, scales and offset of `absmax`, the same bits as bitsandbytes' on this device.
+
+    Raises:
+        ValueError: if the sum of all absmax exceeds float32, so that they have no mean.
+    """
     code = _dynamic8(absmax.device)
     codes, scales, offset = quantize_absmax(absmax, code, SUPERBLOCK)
+    if not offset.isfinite():
+        raise ValueError(
+            f"the mean of {absmax.numel()} absmax up to {absmax.max().item():.3g} exceeds float32: "
+            "quantise with double=False, or scale the weight down"
+        )
     if absmax.device.type == "cpu":
         codes = nearest_on_grid(absmax - offset, scales, code)
     return codes, scales, offset

@@ -1,6 +1,7 @@
 """A model whose weights have been rounded: what 4 bits cost it, in its own terms.
 
     round_linears(model, code, block)        every linear map but the head, rounded in place
+    with in_code(model, code, block): ...    the same, and the first weights back at the end
     perplexity(model, tokenizer, examples)   exp of the mean loss of a token, prompts included
 
 Nothing is stored in 4 bits here. Each weight becomes the number that 4 bits would give back, so
@@ -11,7 +12,8 @@ Left out on purpose: double quantisation, whose error is far below that of the c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,6 +34,32 @@ def round_linears(model: nn.Module, code: Tensor, block: int = 64) -> nn.Module:
     Raises:
         ValueError: if it has no such linear map, or a weight cannot be rounded.
     """
+    for module in _maps(model):
+        module.weight.copy_(rounded(module.weight, code, block))
+    return model
+
+
+@contextmanager
+def in_code(model: nn.Module, code: Tensor, block: int = 64) -> Iterator[nn.Module]:
+    """Within it the weights of `model` are rounded to `code`; then they are what they were.
+
+    Raises:
+        ValueError: as `round_linears`.
+    """
+    before = [module.weight.detach().clone() for module in _maps(model)]
+    try:
+        yield round_linears(model, code, block)
+    finally:
+        for module, weight in zip(_maps(model), before, strict=True):
+            module.weight.data.copy_(weight)
+
+
+def _maps(model: nn.Module) -> list[nn.Linear]:
+    """The linear maps of a model but its head.
+
+    Raises:
+        ValueError: if there is none, or one holds codes instead of numbers.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     maps = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     if not maps:
@@ -39,8 +67,7 @@ def round_linears(model: nn.Module, code: Tensor, block: int = 64) -> nn.Module:
     for module in maps:
         if not module.weight.is_floating_point():
             raise ValueError(f"a weight of {module.weight.dtype} is rounded already: load it plain")
-        module.weight.copy_(rounded(module.weight, code, block))
-    return model
+    return maps
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def error(weight: Tensor, code: Tensor, block: int = 64) -> Error:
     Raises:
         ValueError: if all weights are equal, so that there is no spread to compare with.
     """
-    weight = weight.float()
+    weight = weight.detach().float()
     spread = weight.std(correction=0).item()
     if not spread > 0:
         raise ValueError("all weights are equal, or not finite: their error has no measure")
@@ -82,7 +82,7 @@ def expected_absmax(block: int) -> float:
 
 def excess_kurtosis(weight: Tensor) -> float:
     """Fourth central moment over the squared variance, less 3, of all weights together."""
-    return _kurtosis(weight.double().flatten()[None]).item()
+    return _kurtosis(weight.detach().double().flatten()[None]).item()
 
 
 def block_kurtosis(weight: Tensor, block: int = 64) -> Tensor:
@@ -90,7 +90,7 @@ def block_kurtosis(weight: Tensor, block: int = 64) -> Tensor:
 
     A block of 64 normal weights shows -0.09 on average without that care.
     """
-    full = weight.flatten()[: weight.numel() // block * block].double().view(-1, block)
+    full = weight.detach().flatten()[: weight.numel() // block * block].double().view(-1, block)
     n = block
     return (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * _kurtosis(full) + 6)
 
