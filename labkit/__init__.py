@@ -23,6 +23,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
+    weights     python -m labkit.weights: real weights, and how normal they are
     sizes       bytes of parameters by kind, and what training holds for them
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
