@@ -79,6 +79,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "train",
         "prepare",
         "evaluate",
+        "rounding",
         "adapters",
         "pretrain",
         "measure",
