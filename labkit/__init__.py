@@ -16,6 +16,8 @@ Read in this order; each module is one idea and imports only modules above it.
     nf4         a weight in NF4, and a frozen linear map that stores it so
     fitted      codes fitted to normal weights in blocks, by iteration
     usage       which levels weights use, and how large the error is
+    outliers    what one outlier does to its block
+    paged       which optimizer states bitsandbytes puts into pages
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer

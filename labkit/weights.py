@@ -143,6 +143,11 @@ def surveyed(model: str) -> tuple[Survey, str]:
         return row, f"as recorded on {day}, since {error}"
 
 
+def surveys() -> list[tuple[Survey, str]]:
+    """`surveyed` for every model that has a label."""
+    return [surveyed(model) for model in LABELS]
+
+
 def _path() -> Path:
     return project.data("measurements") / "weights.jsonl"
 

@@ -16,6 +16,7 @@ from statistics import NormalDist, median
 from matplotlib.axes import Axes
 
 from labkit.figures.base import BLUE, GREEN, GREY, INK, ORANGE, Picture, picture
+from labkit.outliers import Block
 
 # One look for one code, in every picture: colour, marker, line.
 LOOKS = {
@@ -85,6 +86,15 @@ def normality(ax: Axes, whole: Sequence[float], blocks: Sequence[float], name: s
         ylabel="excess kurtosis (normal: 0)",
     )
     return ax
+
+
+def kurtosis(whole: Sequence[float], blocks: Sequence[float], name: str) -> Picture:
+    """`normality` as a picture, with its numbers in the text."""
+    alt = (
+        f"excess kurtosis of the {len(whole)} matrices of {name}: whole, from {min(whole):.2f} to "
+        f"{max(whole):.2f}; in blocks of 64, from {min(blocks):.2f} to {max(blocks):.2f}"
+    )
+    return picture(alt, lambda ax: normality(ax, whole, blocks, name))
 
 
 def errors(ax: Axes, blocks: Sequence[int], mse: Mapping[str, Sequence[float]]) -> Axes:
@@ -167,6 +177,15 @@ def outlier(
     )
     ax.legend(loc="upper right")
     return ax
+
+
+def block(found: Block, code: Sequence[float]) -> Picture:
+    """`outlier` as a picture, for a control to show."""
+    alt = (
+        f"a block of {len(found.values)} weights whose first is {found.values[0]:g} standard "
+        f"deviations, and what comes back of it: {found.back[0]:g} for the first"
+    )
+    return picture(alt, lambda ax: outlier(ax, found.values, found.back, code, found.usual))
 
 
 def harm(

@@ -13,28 +13,24 @@
 
 # %%
 import math
-import statistics
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import Any
-from unittest.mock import patch
 
 import bitsandbytes as bnb
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit import codes, data, evaluate, fitted, lora, models, project, train, usage, weights
-from labkit.blocks import in_blocks, rounded
+from labkit import codes, data, evaluate, fitted, models, outliers, paged, train, usage, weights
+from labkit.blocks import in_blocks
 from labkit.exercises import check, quiz, use
 from labkit.explore import Explorer, Menu, Real
 from labkit.figures import nf4 as draw
-from labkit.figures import picture
-from labkit.lora import LoRALinear
+from labkit.lora import LoRALinear, linear_maps
 from labkit.nf4 import NF4Linear, Quantized, dequantize, quantize
+from labkit.project import quick
 from labkit.rounding import in_code, perplexity
 from labkit.table import Table
-
-DRAWN = 2**16 if project.quick() else 2**20  # normal weights for the experiments
 
 # %% [markdown]
 # ## 1. Sixteen marks on a ruler
@@ -47,13 +43,11 @@ DRAWN = 2**16 if project.quick() else 2**20  # normal weights for the experiment
 # **Predict first:** the weights are normal. What share of them lands on the inner eight marks?
 
 # %%
-drawn = usage.draws("normal", DRAWN)
+drawn = usage.draws("normal", 2**16 if quick() else 2**20)
 even = torch.linspace(-1, 1, 16)
 shares = usage.usage(drawn, even, 64)
-inner, ends = shares[4:12].sum(), shares[[0, 1, -2, -1]].sum()
-print(f"the inner eight marks take {inner:.1%} of the weights, the outer four {ends:.1%}")
-print("is there a mark at zero?", bool((even == 0).any()))
-assert inner > 0.75
+print(f"the inner eight marks take {shares[4:12].sum():.1%} of the weights,")
+print(f"the outer four {shares[[0, 1, -2, -1]].sum():.1%}; a mark at zero: {0 in even}")
 
 # %% [markdown]
 # Four weights in five share half of the marks. Weights that are zero, as padding and pruning make
@@ -130,7 +124,7 @@ outermost = (29 / 30 + 31 / 32) / 2
 print(f"largest difference from bitsandbytes' table: {(levels() - table).abs().max():.1e}")
 assert (levels() - table).abs().max() < 1e-6
 alt = "the normal density over sixteen marks: seven below zero, zero, eight above, closest at zero"
-picture(alt, lambda ax: draw.bell(ax, levels().tolist(), outermost))
+draw.picture(alt, lambda ax: draw.bell(ax, levels().tolist(), outermost))
 
 # %% [markdown]
 # The table is yours, and no digit of it was pasted. Fifteen levels over two sides cannot be even,
@@ -168,11 +162,8 @@ check("03.3", block_absmax)
 # %%
 block_absmax = use("03.3", block_absmax)
 BLOCKS = (16, 32, 64, 128, 256, 4096)
-rows = []
-for block in BLOCKS:
-    seen = block_absmax(drawn, block).mean().item()
-    rows.append((f"{block}", f"{usage.expected_absmax(block):.3f}", f"{seen:.3f}"))
-assert abs(block_absmax(drawn, 64).mean() - usage.expected_absmax(64)) < 0.02
+seen = {block: block_absmax(drawn, block).mean().item() for block in BLOCKS}
+rows = [(f"{b}", f"{usage.expected_absmax(b):.3f}", f"{top:.3f}") for b, top in seen.items()]
 print(f"NF4's outermost quantile: {z(outermost):.3f}")
 Table(("block", "E[absmax], exact", "mean over our blocks"), rows)
 
@@ -217,7 +208,7 @@ both = [(usage.entropy(exact(b)), usage.entropy(counted(b))) for b in BLOCKS]
 rows = [(f"{b}", f"{e:.3f}", f"{c:.3f}") for b, (e, c) in zip(BLOCKS, both, strict=True)]
 assert round(usage.entropy(exact(64)), 3) == 3.885 and all(abs(e - c) < 0.02 for e, c in both)
 alt = "bars of code use at block 64: few weights at the ends, most in the middle"
-display(picture(alt, lambda ax: draw.used(ax, levels().tolist(), exact(64).tolist())))
+display(draw.picture(alt, lambda ax: draw.used(ax, levels().tolist(), exact(64).tolist())))
 Table(("block", "bits, exact", "bits, by your codes"), rows)
 
 # %% [markdown]
@@ -265,15 +256,12 @@ Table(("code", "entropy, bits", "squared error / variance", "absolute error / st
 # in true float32 are measured where their files are on this disk, else shown as recorded.
 
 # %%
-surveys = {name: weights.surveyed(name) for name in weights.LABELS}
-for name, (_, said) in surveys.items():
-    print(f"{name} ({weights.LABELS[name]}): {said}")
-tiny, maps = surveys["tiny"][0], weights.linear_weights("tiny")
+surveys, maps = weights.surveys(), weights.linear_weights("tiny")
+print(*(f"{found.model} ({found.label}): {said}" for found, said in surveys), sep="\n")
 level = [usage.excess_kurtosis(w / w.std(dim=1, keepdim=True)) for w in maps.values()]
-print(f"tiny with every row at one spread: median {statistics.median(level):.2f}")
-alt = "excess kurtosis of the matrices of tiny, whole and in blocks: the whole ones reach above 10"
-display(picture(alt, lambda ax: draw.normality(ax, tiny.whole, tiny.in_blocks, "tiny")))
-Table(weights.HEAD, [found.row() for found, _ in surveys.values()])
+print(f"tiny with every row at one spread: median {median(level):.2f}")
+display(draw.kurtosis(surveys[0][0].whole, surveys[0][0].in_blocks, "tiny"))
+Table(weights.HEAD, [found.row() for found, _ in surveys])
 
 # %% [markdown]
 # The middle matrix is not far from normal, the worst are nowhere near it, and within blocks most of
@@ -304,7 +292,9 @@ every = [mse("normal", b) for b in BLOCKS], [mse(kind, 64) for kind in TAILS]
 lines, marks = ({n: [row[n] for row in rows] for n in FOUR} for rows in every)
 assert marks["INT4"][0] < marks["NF4"][0] and marks["INT4"][-1] > 1.9 * marks["NF4"][-1]
 left, right = lambda ax: draw.errors(ax, BLOCKS, lines), lambda ax: draw.tails(ax, TAILS, marks)
-display(picture("error of four codes, by block size and by tail weight", left, right, width=9.5))
+display(
+    draw.picture("error of four codes, by block size and by tail weight", left, right, width=9.5)
+)
 kinds = Menu("kind", "weights", [(kind, kind) for kind in TAILS], "t5")
 sizes = Menu("block", "block", [(f"{b}", b) for b in BLOCKS], 256)
 Explorer([kinds, sizes], lambda kind, block: draw.bars(mse(kind, block, 2**14), kind, block))
@@ -316,22 +306,14 @@ Explorer([kinds, sizes], lambda kind, block: draw.bars(mse(kind, block, 2**14), 
 # A heavy tail means outliers: single weights far outside. What does one do to its block? We put it
 # in the first place of 64 normal weights and look at the other 63.
 
+
 # %%
-calm = usage.draws("normal", 64, seed=3)
-usual = (rounded(calm, levels()) - calm)[1:].square().mean().sqrt().item()
+def block_with(size: float) -> object:
+    return draw.block(outliers.with_outlier(size, levels()), levels().tolist())
 
 
-def with_outlier(size: float) -> object:
-    block = torch.cat([torch.tensor([size]), calm[1:]])
-    back = rounded(block, levels()).tolist()
-    return picture(
-        f"a block of 64 weights whose first is {size:g} standard deviations, and what comes back",
-        lambda ax: draw.outlier(ax, block.tolist(), back, levels().tolist(), usual),
-    )
-
-
-display(with_outlier(10.0))
-Explorer([Real("size", "outlier, std", 0.0, 20.0, 4.0, step=0.5)], with_outlier)
+display(block_with(10.0))
+Explorer([Real("size", "outlier, std", 0.0, 20.0, 4.0, step=0.5)], block_with)
 
 # %% [markdown]
 # The outlier itself comes back exactly: it is the absmax. Its neighbours pay, because the marks are
@@ -440,18 +422,11 @@ check("03.7", bits_per_weight)
 
 # %%
 bits_per_weight = use("03.7", bits_per_weight)
-once, twice = bits_per_weight(64), bits_per_weight(64, 256)
-rows = [
-    (f"{b}", f"{bits_per_weight(b):.3f}", f"{bits_per_weight(b, 256):.3f}",
-     f"{16 / bits_per_weight(b):.2f}", f"{16 / bits_per_weight(b, 256):.2f}")
-    for b in BLOCKS
-]  # fmt: skip
-held = sum(quantize(weight, double=True).nbytes for weight in maps.values())
-print(f"double quantisation saves {once - twice:.3f} bits, {(once - twice) / once:.1%} of {once}")
-print(f"on 65 billion weights: {(once - twice) / 8 * 65:.2f} GB")
-print(f"tiny's maps really hold {8 * held / (2 * total):.3f} bits a weight")
-assert round(once - twice, 3) == 0.373 and round(16 / twice, 2) == 3.88
-Table(("block", "bits", "double", "times smaller than 16 bits", "double"), rows)
+saved = bits_per_weight(64) - bits_per_weight(64, 256)
+print(f"saved: {saved:.3f} bits ({saved / 4.5:.1%} of 4.5), {65 * saved / 8:.2f} GB at 65 billion")
+both = {b: (bits_per_weight(b), bits_per_weight(b, 256)) for b in BLOCKS}
+rows = [(f"{b}", *(f"{n:.3f}, {16 / n:.2f} x" for n in pair)) for b, pair in both.items()]
+Table(("block", "bits, times smaller than 16", "with double quantisation"), rows)
 
 # %% [markdown]
 # **Verdict on "7x smaller":** 3.56 times, or 3.88 with double quantisation; seven would take less
@@ -503,10 +478,10 @@ assert max(off) < (1e-5 if x.dtype == torch.float32 else 2e-2)
 # and differ in the code that stores and multiplies.
 
 # %%
-STEPS = 3 if project.quick() else 6
+STEPS = 3 if quick() else 6
 peft = train.attach(models.load("tiny").model, rank=16, alpha=32)
 plain.requires_grad_(False)
-for name, fc in lora.linear_maps(plain).items():
+for name, fc in linear_maps(plain).items():
     layer = LoRALinear(NF4Linear(fc), rank=16, alpha=32)
     layer.A.data.copy_(peft.get_submodule(f"base_model.model.{name}.lora_A.default").weight)
     plain.set_submodule(name, layer)
@@ -528,25 +503,9 @@ Table(("step", "LoRALinear(NF4Linear)", "PEFT + bitsandbytes", "apart"), rows)
 # of every A and B on Llama-2-7B and no data behind them.
 
 # %%
-optimizer = bnb.optim.PagedAdamW([nn.Parameter(torch.zeros(1))])
-
-
-def pages(shape: tuple[int, int]) -> bool:
-    with patch("bitsandbytes.functional.get_paged") as asked, patch("bitsandbytes.functional.fill"):
-        optimizer.get_state_buffer(torch.empty(shape, device="meta"))
-    return asked.called
-
-
-WIDTHS = 4 * [(4096, 4096)] + 2 * [(11008, 4096)] + [(4096, 11008)]  # out, in of a layer
-rows = []
-for rank in (8, 16, 64):
-    pairs = [shape for out, into in WIDTHS for shape in ((rank, into), (out, rank))]
-    paged = [shape for shape in pairs if pages(shape)]
-    share = sum(map(math.prod, paged)) / sum(map(math.prod, pairs))
-    largest = max(map(math.prod, pairs))
-    rows.append((f"{rank}", f"{largest:,}", f"{len(paged)} of {len(pairs)}", f"{share:.0%}"))
-assert not pages((1, 99_999)) and pages((1, 100_000))
-Table(("rank", "largest tensor, elements", "tensors that page, a layer", "of the states"), rows)
+assert not paged.pages((1, 99_999)) and paged.pages((1, 100_000))
+found = [paged.lora_states(paged.LLAMA_2_7B, rank) for rank in (8, 16, 64)]
+Table(paged.HEAD, [states.row() for states in found])
 
 # %% [markdown]
 # The rule is 100,000 elements a tensor. At rank 8 nothing pages, whatever the setting is called; at
@@ -567,7 +526,7 @@ Table(("rank", "largest tensor, elements", "tensors that page, a layer", "of the
 # the mean loss a token, over whole chats; the score is the share of questions answered exactly.
 
 # %%
-FEW = 12 if project.quick() else 30
+FEW = 12 if quick() else 30
 questions = data.examples("regression")[:: 300 // FEW][:FEW]
 SIZES = {"64": 64, "256": 256, "4096": 4096, "whole matrix": 2**18}
 plain = models.load("tiny", quantize=None, dtype=torch.float32).model
@@ -583,7 +542,7 @@ before = perplexity(plain, tokenizer, questions)
 cost = {n: [measured(FOUR[n], b) for b in SIZES.values()] for n in ("NF4", "FP4", "INT4")}
 curves = {name: [loss for loss, _ in found] for name, found in cost.items()}
 alt = f"perplexity by block size for three codes, {before:.3f} without rounding"
-display(picture(alt, lambda ax: draw.harm(ax, list(SIZES), curves, before)))
+display(draw.picture(alt, lambda ax: draw.harm(ax, list(SIZES), curves, before)))
 rows = [(n, *(f"{p:.3f}, {s:.0%}" for p, s in found)) for n, found in cost.items()]
 Table(("perplexity, score", *SIZES), rows, caption=f"as it is: perplexity {before:.3f}")
 
