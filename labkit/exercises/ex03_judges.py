@@ -78,6 +78,7 @@ def _half_slips(n: int, p: float) -> list[tuple[list[float], str]]:
         ([_quantile(p * (n - i) / n) for i in range(n)], "the steps end at 1/2, not at 0: this is one half of the bell"),
         ([q / right[0] for q in right], "do not divide by the largest yet: `levels` does, once both halves are there"),
         ([_quantile(0.5 + (x - 0.5) / 2) for x in steps], "the probability runs from 1/2 to `outermost`, and needs no halving"),
+        ([_quantile((1 + x) / 2) for x in steps], "erf counts both sides of zero: the quantile of p is sqrt(2) * erfinv(2 p - 1)"),
     ]  # fmt: skip
 
 
@@ -110,7 +111,10 @@ def _half_slip(got: Any, n: int, p: float) -> str | None:  # noqa: ANN401
         return known or f"{len(got)} quantiles; there must be {n}"
     if any(_close(got, _side(n, fixed)) for fixed in (31 / 32, 29 / 30, (29 / 30 + 31 / 32) / 2)):
         return "use the argument `outermost`, not a number of your own"
-    return f"the first is {got[0]:.4f}; the quantile of {p} is {_quantile(p):.4f}"
+    pairs = enumerate(zip(got, _side(n, p), strict=True))
+    place, (yours, right) = next((i, pair) for i, pair in pairs if abs(pair[0] - pair[1]) > 5e-6)
+    step = 0.5 + (p - 0.5) * (n - place) / n
+    return f"number {place + 1} is {yours:.4f}; the quantile of {step:.4f} is {right:.4f}"
 
 
 def _close(a: list[float], b: list[float]) -> bool:
@@ -139,6 +143,7 @@ def _level_slips() -> list[tuple[Tensor, str]]:
     edges = torch.tensor([_quantile(i / 16) for i in range(1, 16)])
     no_zero = torch.cat([-torch.tensor(_side(8, EDGE)), torch.tensor(_side(8, EDGE)).flip(0)])
     inner = torch.tensor([_quantile(i / 17) for i in range(1, 17)])
+    cut = torch.tensor([*(-q for q in _side(8, EDGE)[1:]), 0.0, *reversed(_side(8, EDGE))])
     paper = (inner[1:] + inner[:-1]) / 2  # equation 4 for i = 1 to 15; at i = 0 it is infinite
     return [
         (_scaled(_table(8, 7)), "the wrong way round: NF4 has seven levels below zero and eight above"),
@@ -149,6 +154,7 @@ def _level_slips() -> list[tuple[Tensor, str]]:
         (cells, "those are the middles of 16 equal cells: none of them is zero"),
         (_scaled(edges), "those are the 15 borders of 16 equal cells: one code of the 16 stays unused"),
         (_scaled(paper), "that is the paper's equation 4 without its infinite ends, and it is not NF4: build two halves"),
+        (_scaled(cut), "the seven are half(7) with steps of their own, not seven of the eight"),
         (torch.linspace(-1, 1, 16), "evenly spaced levels are those of INT4: take quantiles"),
         (_scaled(_table(7, 8, high=31 / 32, low=29 / 30)), f"both halves begin at one probability: {way}"),
         (_scaled(_table(7, 8, high=29 / 30, low=31 / 32)), f"both halves begin at one probability: {way}"),
@@ -180,8 +186,9 @@ def _level_slip(ordered: Tensor, want: Tensor) -> str | None:
         return f"those are the right levels; {kind}"
     known = _named(ordered, _level_slips())
     if known is None and len(ordered) != 16:
-        twice = len(ordered.unique()) < len(ordered)
-        more = ": one occurs twice, and zero belongs in once" if twice else ""
+        more = "" if 0 in ordered else ": zero is missing"
+        if len(ordered.unique()) < len(ordered):
+            more = ": one occurs twice, and zero belongs in once"
         return f"{len(ordered)} levels; four bits count 16{more}"
     return known
 
@@ -195,6 +202,7 @@ def _weights() -> list[tuple[Tensor, int]]:
     plain = torch.randn(10, 14) * torch.arange(1, 15)
     plain[0, 3], plain.view(-1)[16:24] = -60.0, 0.0
     plain.view(-1)[8:16] = -plain.view(-1)[8:16].abs() - 1
+    plain.view(-1)[136:] /= 1000  # the short block at the end: whatever fills it up is larger
     return [
         (plain, 8),
         (torch.randn(6, 10, dtype=torch.bfloat16), 16),
@@ -217,7 +225,15 @@ def _absmax_slips(weight: Tensor, block: int) -> list[tuple[Tensor, str]]:
     def each(of: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.stack([of(b) for b in blocks])
 
+    full = torch.cat([flat, flat.new_zeros(-len(flat) % block)])
+    by_row = torch.stack([b.abs().max() for row in weight.float() for b in _rows(row, block)])
+    ones = torch.cat([right[:-1], right[-1:].clamp(min=1)])
     return [
+        (full.view(block, -1).abs().amax(dim=0), "a block's values are neighbours: view(-1, block), not view(block, -1)"),
+        (by_row, "a block may run on into the next row: flatten the weight first"),
+        (torch.stack([b.abs().max() for b in flat.chunk(block)]), "`block` is how many values a block has, not how many blocks there are"),
+        *([] if ones.equal(right) else [(ones, "what fills up the last block is larger than its own values: fill it up with zeros")]),
+        (right.square(), "that is the square of the largest magnitude"),
         (each(torch.max), "the largest value is not the largest magnitude: take |w| first"),
         (each(torch.min), "the smallest value is not the largest magnitude: take |w| first"),
         (each(lambda b: b.max().abs()), "take |w| first, then the largest: a large negative value counts too"),
@@ -250,6 +266,8 @@ def judge_block_absmax(answer: Callable[[Tensor, int], Tensor]) -> str | None:
             raise
         except RuntimeError as error:
             return f"{where}: {_shape_slip(str(error))}"
+        if isinstance(got, tuple):
+            return "`max` along a dimension gives values and places: take the values, or use amax"
         slip = tensor_slip(got, _absmax(weight, block), "the result")
         if slip:
             known = _named(got, _absmax_slips(weight, block)) or _dtype_slip(got)
@@ -307,7 +325,12 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
     def cut(x: Tensor, borders: Tensor = middles, right: bool = False) -> Tensor:
         return torch.bucketize(x, borders, right=right)
 
+    def at(scale: Tensor) -> Tensor:
+        return cut(values / scale[:, None])
+
     dead = absmax == 0
+    far = (scaled[..., None] - code).abs().argmax(dim=-1)
+    nf4_only = torch.bucketize(scaled, ((t := _scaled(_table(7, 8)).float())[1:] + t[:-1]) / 2)
     zeros = right.clone().long()
     unfinished = "a block of zeros has absmax 0, and 0 / 0 is no number: give it the level zero"
     floor = "that is the level below; halfway between two levels the nearer one changes, so cut at the midpoints"
@@ -323,6 +346,10 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
         (cut(values.abs() / absmax.clamp(min=1e-30)[:, None]), "the sign is lost: levels lie on both sides of zero"),
         (((scaled + 1) / 2 * (n - 1)).round(), "rounding on an even grid is right for INT4 alone: look at the levels in `code`"),
         (cut(scaled, right=True), "a tie goes to the lower level, as in bitsandbytes"),
+        (far, "that is the farthest level: argmin, not argmax"),
+        (at(absmax.clamp(min=1)), "an absmax below 1 counts as well: only zero needs care"),
+        *((at(absmax + bit), "what is added to absmax moves every value: only a block of zeros needs care") for bit in (1e-2, 1e-3, 1e-4, 1e-5)),
+        (nf4_only, "use the argument `code`: it need not be NF4"),
         (code[right.long()], "those are the levels; return their places in `code`"),
         (code[right.long()] * absmax[:, None], "those are the values on the way back; return the places in `code`"),
         (cut(values / values.std(dim=1, keepdim=True)), "that divides by the standard deviation; divide by absmax"),
@@ -333,7 +360,14 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
 def judge_nearest(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str | None:
     """the nearest level of any code; ties go down, and a block of zeros stays zero"""
     for values, absmax, code in _searches():
-        got = answer(values, absmax, code)
+        try:
+            got = answer(values, absmax, code)
+        except NotImplementedError:
+            raise
+        except RuntimeError as error:
+            if "must match the size" not in str(error):
+                raise
+            return f"{tuple(values.shape)} values: absmax belongs to the rows, so absmax[:, None]"
         want = _codes(values, absmax, code)
         slip = tensor_slip(got, want, "the result", 0.0)
         if slip:
@@ -371,6 +405,7 @@ def _pack_slips(codes: Tensor) -> list[tuple[Tensor, str]]:
     even = torch.cat([c, torch.full((odd,), 7)])
     a, b, half = even[::2], even[1::2], len(even) // 2
     zero = "an odd count is filled up by 7, the code of the level zero; "
+    front = torch.cat([torch.full((odd,), 7), c])
     return [
         (_packed(codes, swapped=True), "the other way round: the first code of a pair goes into the high half of its byte"),
         (_packed(codes, swapped=True, fill=0), "the other way round: the first code of a pair goes into the high half of its byte"),
@@ -382,10 +417,13 @@ def _pack_slips(codes: Tensor) -> list[tuple[Tensor, str]]:
         (a << 4 & b, "`&` keeps the bits that both have, here none; join the halves with `|`"),
         (a * 10 + b, "ten is the base of our digits; a code has four bits, so its base is 16"),
         (a * 15 + b, "four bits count 16 codes, so the first one weighs 16, not 15"),
+        (a >> 4 | b, "`>>` shifts down, and the first code is lost: `<<` shifts it up"),
         (a << 8 | b, "a code has four bits: shift by 4, not by 8"),
         (a << 2 | b, "a code has four bits: shift by 4, not by 2"),
         *([(_packed(codes, fill=0), zero + "code 0 is the level -1"), (_packed(codes, fill=15), zero + "code 15 is the level 1"),
            (_packed(codes, fill=8), zero + "code 8 is the first level above"),
+           (torch.cat([_packed(c[:-1]).long(), c[-1:]]), "the last code goes into the high half too, and 7 into the low half"),
+           (front[::2] << 4 | front[1::2], "fill up at the end, not at the front"),
            (_packed(codes)[:-1], "with an odd count the last code is dropped; it needs a byte too")] if odd else []),
         (c, "that is one code a byte; two fit"),
     ]  # fmt: skip
@@ -444,6 +482,13 @@ def _double_slips(absmax: Tensor, code: Tensor, block: int) -> list[tuple[Any, s
     lowest = _double(absmax, code, block, absmax.min())
     median = _double(absmax, code, block, absmax.median())
     whole = centred.abs().max()
+    uncentred = torch.cat(
+        [
+            _codes(row[None], top[None], code)[0]
+            for row, top in zip(_rows(absmax, block), right, strict=True)
+        ]
+    )
+    turned = _double(-absmax, code, block)
     taken = "take the mean off first: every absmax is positive, so half of the signed levels would stay unused"
     own = "one mean for the whole weight, not one for each superblock"
     return [
@@ -453,6 +498,8 @@ def _double_slips(absmax: Tensor, code: Tensor, block: int) -> list[tuple[Any, s
         ((torch.cat(each_codes), torch.cat(each_second), torch.stack(each_mean)), own),
         (by_64, f"64 weights make a block; a superblock has `block` constants, here {block}"),
         (_double(absmax, code, 256), f"use the argument `block`, here {block}, not 256"),
+        ((uncentred, right, mean), "the scales are right, but what is rounded is absmax minus its mean as well"),
+        ((turned[0], right, mean), "that is the mean minus absmax; take the mean off absmax"),
         (lowest, "take off the mean, not the smallest: the code is signed"),
         (median, "take off the mean, not the median"),
         ((codes[0], right, -mean), "the offset is the mean itself: the way back adds it"),
@@ -480,7 +527,7 @@ def judge_quantize_absmax(answer: Callable[..., Any]) -> str | None:
             return NONE
         if not isinstance(got, tuple) or len(got) != 3:
             return "return three things: the codes, their constants, the mean that was taken off"
-        names = ("the codes", "the constants of the superblocks", "the offset")
+        names = ("the tensor of codes", "the tensor of scales", "the offset")
         got = tuple(torch.tensor(x) if isinstance(x, float) else x for x in got)
         found = (tensor_slip(g, w, n, 1e-6) for g, w, n in zip(got, want, names, strict=True))
         slip = next((s for s in found if s), None)
@@ -514,6 +561,9 @@ def _bits_slips(block: int, superblock: int | None) -> list[tuple[float, str]]:
     at_32 = "a constant of float32 has 32 bits, not 16"
     doubled = [
         (once, "with a superblock the constants take 8 bits each, and no longer 32"),
+        (4 + 24 / block, "8 bits replace the 32; they do not come off them"),
+        (4 + 8 / block + 32 / (block * s) + 32 / s, f"the second constants are counted twice, once for {s} weights"),
+        (4 + (8 + 32 / s) * block, "a block shares its constant: divide by the block, do not multiply"),
         (4 + 8 / block, f"the second constants are left out: 32 bits for every {s} blocks"),
         (4 + 8 / block + 32 / s, f"a second constant serves {s} blocks of {block} weights, not {s} weights"),
         (4 + 32 / (block * s), "the 8-bit codes of the constants are left out"),
@@ -525,7 +575,13 @@ def _bits_slips(block: int, superblock: int | None) -> list[tuple[float, str]]:
         (4 + 8 / block + 32 / block / block, "the superblock is an argument of its own"),
         (4 + 8 / block + 32 / (block * 256), "the superblock is an argument of its own"),
     ]  # fmt: skip
+    share = 32 / block
+    plain = [
+        (4 + share + 32 / (block * 256), "without a superblock there are no second constants"),
+        *((round(right, digits), "that is rounded; return the number itself") for digits in (1, 2, 3, 4)),
+    ]  # fmt: skip
     return [
+        *([] if superblock else plain[:1]),
         (4.0, "the block's constant is left out: 32 bits, shared by its weights"),
         *(doubled if superblock else []),
         (right - 4, "that is the constants' share alone; add the 4 bits of the code"),
@@ -537,6 +593,7 @@ def _bits_slips(block: int, superblock: int | None) -> list[tuple[float, str]]:
         (16 / right, "that is the factor against 16 bits; return the bits"),
         (4.5, fixed),
         (_counted(64, 256), fixed),
+        *plain[1:],
     ]  # fmt: skip
 
 
@@ -584,6 +641,8 @@ def judge_nf4_product(answer: Any) -> str | None:  # noqa: ANN401
 
 def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None) -> str | None:  # noqa: ANN401
     W = nf4.dequantize(q, x.dtype)
+    if not hasattr(answer, "apply"):
+        return "write a class that inherits from torch.autograd.Function: it is called by apply"
     try:
         y = answer.apply(x, q, bias)
     except NotImplementedError:
@@ -597,7 +656,11 @@ def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None)
         return _forward_slip(y, x.detach(), W, product) or slip
     if y.grad_fn is None:
         return "no gradient can flow back: let autograd see x"
-    return _kept_slip(y.grad_fn, W) or _back_slip(y, x, W, near)
+    if not isinstance(y.grad_fn, torch.autograd.function.BackwardCFunction):
+        return (
+            "autograd wrote this backward, and keeps W for it: inherit from torch.autograd.Function"
+        )
+    return _kept_slip(y.grad_fn, x, W) or _back_slip(y, x, W, near)
 
 
 def _forward_slip(y: Any, x: Tensor, W: Tensor, product: Tensor) -> str | None:  # noqa: ANN401
@@ -614,7 +677,7 @@ def _multiplied_slip(error: RuntimeError, where: str) -> str:
     said = str(error).splitlines()[0]
     if "same dtype" in said:
         return f"{where} multiplies two dtypes: decode in that of the other factor: dequantize takes a dtype"
-    if "shapes cannot be multiplied" in said:
+    if "shapes cannot be multiplied" in said or "Expected size for first two" in said:
         right = {
             "forward": "x @ W.T, since W is (out, in)",
             "backward": "grad @ W, from (..., out) to (..., in)",
@@ -632,12 +695,12 @@ def _tensors(kept: Any) -> list[Tensor]:  # noqa: ANN401
     return [t for part in kept for t in _tensors(part)] if isinstance(kept, (tuple, list)) else []
 
 
-def _kept_slip(node: Any, W: Tensor) -> str | None:  # noqa: ANN401
+def _kept_slip(node: Any, x: Tensor, W: Tensor) -> str | None:  # noqa: ANN401
     """What the node keeps besides the codes, while it waits for the backward pass."""
     kept = [*_tensors(node.saved_tensors), *_tensors(vars(node))]
     if any(t.is_floating_point() and t.shape in (W.shape, W.T.shape) for t in kept):
         return "the decoded weight is kept until the backward pass: keep the codes, decode again"
-    if any(t.is_floating_point() for t in kept):
+    if any(t.is_floating_point() and t.shape == x.shape for t in kept):
         return "x is kept until the backward pass; a frozen weight's gradient is not needed, so x is not"
     return None
 
@@ -655,7 +718,7 @@ def _back_slip(y: Tensor, x: Tensor, W: Tensor, near: float) -> str | None:
                 "backward returns one value for each input of forward: x's gradient, and None twice"
             )
         if "different than None" in said:
-            return "x's gradient comes first, as x comes first in forward; q and the bias have none: None twice"
+            return "q and the bias are frozen: None for both, behind the gradient of x"
         if "invalid gradient" in said:
             return "the gradient of x must have x's shape: grad @ W, from (..., out) to (..., in)"
         return _multiplied_slip(error, "backward")

@@ -34,6 +34,8 @@ HALF = _expressions(
     ("an outermost of its own", "use the argument `outermost`", "half(n, (29 / 30 + 31 / 32) / 2)"),
     ("divides too early", "do not divide by the largest yet", "[q / right[0] for q in right]"),
     ("halves the probability", "needs no halving", "[z(0.5 + (x - 0.5) / 2) for x in steps]"),
+    ("halves each step", "number 2 is", "[z(0.5 + (p - 0.5) * 0.5 ** i) for i in range(n)]"),
+    ("erfinv of p", "erf counts both sides", "[2 ** 0.5 * torch.erfinv(torch.tensor(x)).item() for x in steps]"),
     ("a tensor", "return a list of floats", "torch.tensor(right)"),
 )  # fmt: skip
 
@@ -61,6 +63,8 @@ LEVELS = _expressions(
     ("no sign", "lost their sign", "s(both(7, 8)).abs()"),
     ("descending", "in ascending order", "s(both(7, 8)).flip(0)"),
     ("float64", "they come as float32", "s(both(7, 8)).double()"),
+    ("seven of the eight", "not seven of the eight", "s(t([-q for q in half(8, p)[1:]] + [0.0] + half(8, p)))"),
+    ("fifteen levels without zero", "16: zero is missing", "s(t([-q for q in half(7, p)] + half(8, p)))"),
     ("zero twice", "one occurs twice", "s(t([-q for q in half(7, p)] + [0.0, 0.0] + half(8, p)))"),
     ("divided by the standard deviation", "not by the standard deviation", "both(7, 8) / both(7, 8).double().std().float()"),
     ("a list", "return a tensor of 16 levels", "s(both(7, 8)).tolist()"),
@@ -88,6 +92,12 @@ BLOCK_ABSMAX = _expressions(
     ("asks for whole blocks", "the last block is not full: fill it", "w.reshape(-1, b).float().abs().amax(dim=1)"),
     ("views a view", "use flatten or reshape", "F.pad(w.view(-1).float(), (0, -w.numel() % b)).view(-1, b).abs().amax(dim=1)"),
     ("stays in bfloat16", "kept in float32, whatever", "right.to(w.dtype)"),
+    ("blocks across", "not view(block, -1)", "F.pad(flat, (0, -len(flat) % b)).view(b, -1).abs().amax(0)"),
+    ("blocks end with their row", "may run on into the next row", "torch.stack([x.abs().max() for row in w.float() for x in row.split(b)])"),
+    ("block many blocks", "not how many blocks", "torch.stack([x.abs().max() for x in flat.chunk(b)])"),
+    ("fills up with ones", "larger than its own values", "F.pad(flat, (0, -len(flat) % b), value=1.0).view(-1, b).abs().amax(1)"),
+    ("the square", "the square of the largest", "right ** 2"),
+    ("max along a dimension", "gives values and places", "F.pad(flat, (0, -len(flat) % b)).view(-1, b).abs().max(1)"),
     ("one a value", "not one a value", "right.repeat_interleave(b)[: len(flat)]"),
 )  # fmt: skip
 
@@ -110,6 +120,11 @@ NEAREST = _expressions(
     ("the levels themselves", "those are the levels", "code[right.long()]"),
     ("the values on the way back", "those are the values on the way back", "code[right.long()] * a[:, None]"),
     ("the standard deviation", "that divides by the standard deviation", "cut(v / v.std(dim=1, keepdim=True))"),
+    ("the farthest", "that is the farthest level", "((scaled[..., None] - code).abs().argmax(-1)).to(torch.uint8)"),
+    ("clamps absmax at 1", "an absmax below 1", "cut(v / a.clamp(min=1)[:, None])"),
+    ("adds a little to absmax", "what is added to absmax", "cut(v / (a + 1e-3)[:, None])"),
+    ("NF4 whatever the code", "it need not be NF4", "(lambda q: torch.bucketize(scaled, (q[1:] + q[:-1]) / 2).to(torch.uint8))(__import__('labkit.codes').codes.levels())"),
+    ("no axis for absmax", "so absmax[:, None]", "cut(v / a)"),
     ("int64", "return uint8", "right.long()"),
     ("flat", "keep the shape of `values`", "right.flatten()"),
 )  # fmt: skip
@@ -133,6 +148,9 @@ PACK = _expressions(
     ("fills up with the first level above", "code 8 is", "pack(F.pad(codes, (0, odd), value=8))"),
     ("drops the last code", "the last code is dropped", "pack(codes[: n - odd])"),
     ("asks for an even count", "the last code has no neighbour", "codes[::2] << 4 | codes[1::2]"),
+    ("the last into the low half", "7 into the low half", "torch.cat([pack(codes[: n - odd]), codes[n - odd :]])"),
+    ("fills up at the front", "not at the front", "pack(F.pad(codes, (odd, 0), value=7))"),
+    ("shifts down", "`>>` shifts down", "a >> 4 | b"),
     ("one a byte", "that is one code a byte", "codes"),
     ("int64", "a packed pair fits in one byte", "a.long() << 4 | b"),
 )  # fmt: skip
@@ -144,8 +162,8 @@ QUANTIZE_ABSMAX = _expressions(
     "    zero, c = torch.tensor(0.0), absmax - mean\n"
     "    bare = block_absmax(absmax, block)\n"
     "    top = c.abs().amax()\n"
-    "    def about(x, b=block):\n"
-    "        rows = F.pad(absmax - x, (0, -len(absmax) % b)).view(-1, b)\n"
+    "    def about(x, b=block, sign=1):\n"
+    "        rows = in_blocks(sign * (absmax - x), b)\n"
     "        return nearest(rows, rows.abs().amax(1), code).flatten()[: len(absmax)], rows.abs().amax(1), torch.as_tensor(x)",
     ("no mean taken off", "half of the signed levels would stay unused", "about(zero)"),
     ("the mean returned, not taken off", "the mean is returned, but", "(*about(zero)[:2], mean)"),
@@ -153,13 +171,15 @@ QUANTIZE_ABSMAX = _expressions(
     ("a mean for each superblock", "not one for each superblock", "(lambda parts: tuple(torch.cat([p[i] for p in parts]) for i in (0, 1)) + (torch.stack([p[2] for p in parts]),))([go(x, code, block) for x in absmax.split(block)])"),
     ("superblocks of 64", "64 weights make a block", "go(absmax, code, 64)"),
     ("superblocks of 256 always", "use the argument `block`, here", "go(absmax, code, 256)"),
+    ("rounds the raw absmax", "is absmax minus its mean as well", "(nearest(in_blocks(absmax, block), second, code).flatten()[: len(absmax)], second, mean)"),
+    ("the mean minus absmax", "take the mean off absmax", "(about(mean, sign=-1)[0], second, mean)"),
     ("takes the smallest off", "not the smallest", "about(absmax.min())"),
     ("takes the median off", "not the median", "about(absmax.median())"),
     ("the offset negative", "the way back adds it", "(codes, second, -mean)"),
     ("one constant for all", "one constant for all", "(nearest(c[None], top[None], code)[0], top[None], mean)"),
     ("the standard deviation", "not by its standard deviation", "(codes, torch.stack([x.std() for x in c.split(block)]), mean)"),
     ("constants first", "codes come first", "(second, codes, mean)"),
-    ("keeps the padding", "the padding got codes as well", "(F.pad(codes, (0, -len(codes) % block), value=int(code.abs().argmin())), second, mean)"),
+    ("keeps the padding", "the padding got codes as well", "(torch.cat([codes, codes.new_full((-len(codes) % block,), int(code.abs().argmin()))]), second, mean)"),
     ("drops the last superblock", "the last superblock is not full", "(codes[: len(codes) // block * block], second[: len(codes) // block], mean)"),
     ("levels for codes", "keep their places in `code`", "(code[codes.long()], second, mean)"),
     ("no offset", "return three things", "(codes, second)"),
@@ -185,6 +205,11 @@ BITS_PER_WEIGHT = _expressions(
     ("a constant for each weight", "the block shares its constant", "4 + 32 if s is None else right"),
     ("the factor", "that is the factor against 16 bits", "16 / right"),
     ("4.5 and 4.127 always", "use the arguments", "4.5 if s is None else bits_per_weight(64, 256)"),
+    ("second constants always", "there are no second constants", "once + 32 / (block * 256) if s is None else right"),
+    ("rounded", "return the number itself", "round(right, 3)"),
+    ("8 off 32", "8 bits replace the 32", "once if s is None else once - 8 / block"),
+    ("second constants twice", "are counted twice", "once if s is None else right + 32 / s"),
+    ("multiplies by the block", "do not multiply", "once if s is None else 4 + (8 + 32 / s) * block"),
     ("a text", "return a number", "f'{right} bits'"),
 )  # fmt: skip
 
@@ -211,7 +236,10 @@ def _products(*rows: tuple[str, str, dict[str, str]]) -> tuple[Wrong, ...]:
     return _bank(*((name, told, _PRODUCT.format(**right | other)) for name, told, other in rows))
 
 
-NF4_PRODUCT = _products(
+NF4_PRODUCT = _bank(
+    ("a plain function", "write a class that inherits", "def f(x, q, bias):\n    return F.linear(x, dequantize(q, x.dtype), bias)"),
+    ("a class without a backward", "autograd wrote this backward", "class P:\n    @staticmethod\n    def apply(x, q, bias):\n        return F.linear(x, dequantize(q, x.dtype), bias)"),
+) + _products(
     ("saves the decoded weight", "the decoded weight is kept", {"keep": "ctx.save_for_backward(W)"}),
     ("keeps the decoded weight on ctx", "keep the codes, decode again", {"keep": "ctx.w = [W]"}),
     ("saves x as for a trained weight", "x is kept until the backward pass", {"keep": "ctx.save_for_backward(x)"}),
@@ -224,7 +252,8 @@ NF4_PRODUCT = _products(
     ("decodes in another dtype", "forward multiplies two dtypes", {"forward": "F.linear(x, dequantize(q, torch.float32), bias)"}),
     ("decodes in another dtype on the way back", "backward multiplies two dtypes", {"backward": "grad @ dequantize(ctx.q, torch.float32), None, None"}),
     ("one gradient", "one value for each input", {"backward": "grad @ W"}),
-    ("x's gradient last", "x's gradient comes first", {"backward": "None, None, grad @ W"}),
+    ("x's gradient last", "None for both, behind", {"backward": "None, None, grad @ W"}),
+    ("grad turned", "from (..., out) to (..., in)", {"backward": "grad.mT @ W, None, None"}),
     ("no gradient at all", "no gradient reaches x", {"backward": "None, None, None"}),
     ("a zero, as if all were frozen", "the gradient is zero", {"backward": "(grad @ W) * 0, None, None"}),
     ("does not use grad", "`grad` is not used", {"backward": "torch.ones_like(grad) @ W, None, None"}),
