@@ -177,13 +177,15 @@ def judge_levels(answer: Callable[[], Tensor]) -> str | None:
     if got.isinf().any():
         return "a level is infinite: the quantiles of 0 and 1 are no levels, begin at `outermost`"
     slip = tensor_slip(got, want, "the table of levels", 1e-6)
-    return slip and (_level_slip(got.sort().values, want) or slip)
+    return slip and (_level_slip(got, want) or slip)
 
 
-def _level_slip(ordered: Tensor, want: Tensor) -> str | None:
-    if _same(ordered, want):
-        kind = "they come as float32" if ordered.dtype != want.dtype else "in ascending order"
-        return f"those are the right levels; {kind}"
+def _level_slip(got: Tensor, want: Tensor) -> str | None:
+    ordered = got.sort().values
+    if got.dtype != want.dtype and _same(ordered, want):
+        return "those are the right levels; they come as float32"
+    if not got.equal(ordered) and _same(ordered, want):
+        return "those are the right levels; in ascending order"
     known = _named(ordered, _level_slips())
     if known is None and len(ordered) != 16:
         more = "" if 0 in ordered else ": zero is missing"
@@ -339,11 +341,13 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
         (zeros.masked_fill(dead[:, None], 0) if dead.any() else zeros - 99, unfinished),
         ((cut(scaled, code, True) - 1).clamp(0, n - 1), floor),
         (cut(scaled, code).clamp(0, n - 1) - 1, floor),
+        ((cut(scaled, code) - 1).clamp(0, n - 1), floor),
         (cut(scaled, code).clamp(0, n - 1), "that is the level above; the nearer one may lie below, so cut at the midpoints"),
         (cut(values), "divide each block by its absmax first: the levels run from -1 to 1"),
         (cut(values * absmax[:, None]), "divide by absmax; multiplying is the way back"),
         (cut(values / absmax.max()), "that divides by the largest absmax of all; each block has its own"),
         (cut(values.abs() / absmax.clamp(min=1e-30)[:, None]), "the sign is lost: levels lie on both sides of zero"),
+        ((scaled * 7).round() + 7, "rounding on an even grid is right for INT4 alone: look at the levels in `code`"),
         (((scaled + 1) / 2 * (n - 1)).round(), "rounding on an even grid is right for INT4 alone: look at the levels in `code`"),
         (cut(scaled, right=True), "a tie goes to the lower level, as in bitsandbytes"),
         (far, "that is the farthest level: argmin, not argmax"),
@@ -425,6 +429,7 @@ def _pack_slips(codes: Tensor) -> list[tuple[Tensor, str]]:
            (torch.cat([_packed(c[:-1]).long(), c[-1:]]), "the last code goes into the high half too, and 7 into the low half"),
            (front[::2] << 4 | front[1::2], "fill up at the end, not at the front"),
            (_packed(codes)[:-1], "with an odd count the last code is dropped; it needs a byte too")] if odd else []),
+        *([] if odd else [(torch.cat([_packed(codes).long(), torch.tensor([0x77])]), "an even count needs no filling up")]),
         (c, "that is one code a byte; two fit"),
     ]  # fmt: skip
 
@@ -456,6 +461,8 @@ def _constants() -> list[tuple[Tensor, Tensor, int]]:
     """(absmax, code, block): more than two superblocks of 256, and another size."""
     torch.manual_seed(0)
     many = torch.randn(600, 64).abs().amax(dim=1) * torch.linspace(0.5, 2, 600)
+    for end in (slice(280, 300), slice(512, 600)):  # short superblocks, all near the mean
+        many[end] = many[:300].mean() + (many[end] - many[end].mean()) / 50
     fine = torch.linspace(-1, 1, 255).pow(3)
     return [(many, fine, 256), (many[:300], torch.linspace(-1, 1, 33), 40)]
 
@@ -489,11 +496,26 @@ def _double_slips(absmax: Tensor, code: Tensor, block: int) -> list[tuple[Any, s
         ]
     )
     turned = _double(-absmax, code, block)
+    by_bare = torch.cat(
+        [
+            _codes(row[None], top[None], code)[0]
+            for row, top in zip(_rows(centred, block), plain[1], strict=True)
+        ]
+    )
+    late = torch.cat([right[:-1], torch.maximum(right[-1:], mean[None])])  # zeros became -mean
+    by_late = torch.cat(
+        [
+            _codes(row[None], top[None], code)[0]
+            for row, top in zip(_rows(centred, block), late, strict=True)
+        ]
+    )
     taken = "take the mean off first: every absmax is positive, so half of the signed levels would stay unused"
     own = "one mean for the whole weight, not one for each superblock"
     return [
         (plain, taken),
         ((plain[0], plain[1], mean), f"the mean is returned, but it was not taken off; {taken}"),
+        ((by_late, late, mean), "the zeros that fill up the last superblock became -mean, and are its largest: take the mean off first, then fill up"),
+        ((by_bare, plain[1], mean), "the second constants are those of absmax minus its mean"),
         ((codes[0], plain[1], mean), "the second constants are those of absmax minus its mean"),
         ((torch.cat(each_codes), torch.cat(each_second), torch.stack(each_mean)), own),
         (by_64, f"64 weights make a block; a superblock has `block` constants, here {block}"),
@@ -675,6 +697,8 @@ def _forward_slip(y: Any, x: Tensor, W: Tensor, product: Tensor) -> str | None: 
 
 def _multiplied_slip(error: RuntimeError, where: str) -> str:
     said = str(error).splitlines()[0]
+    if "Boolean value of Tensor" in said:
+        return "a tensor of several numbers is neither true nor false: ask `bias is None`"
     if "same dtype" in said:
         return f"{where} multiplies two dtypes: decode in that of the other factor: dequantize takes a dtype"
     if "shapes cannot be multiplied" in said or "Expected size for first two" in said:
