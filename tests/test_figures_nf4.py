@@ -58,7 +58,7 @@ def test_an_outlier_is_told_by_what_its_neighbours_pay():
 
 def test_harm_is_told_against_the_model_as_it_is():
     said = title(lambda ax: draw.harm(ax, ["64", "all"], {"NF4": [2.0, 2.2], "FP4": [2.1, 3]}, 2.0))
-    assert said == "Perplexity moves by at most 5.0% at first; FP4 costs 50.0% at last"
+    assert said == "At block 64 perplexity moves by at most 5.0%; FP4 at all costs 50.0%"
 
 
 @pytest.mark.parametrize("name", draw.LOOKS)

@@ -73,11 +73,11 @@ def used(ax: Axes, code: Sequence[float], shares: Sequence[float]) -> Axes:
 def normality(ax: Axes, whole: Sequence[float], blocks: Sequence[float], name: str) -> Axes:
     """Excess kurtosis of each matrix, whole and as the mean of its blocks, both sorted."""
     places = range(1, len(whole) + 1)
-    ax.plot(places, sorted(whole), color=ORANGE, marker="s", markersize=3, linestyle="--")
-    ax.plot(places, sorted(blocks), color=BLUE, marker="o", markersize=3)
+    squares = {"color": ORANGE, "marker": "s", "linestyle": "--", "markersize": 3}
+    ax.plot(places, sorted(whole), label="whole matrices", **squares)
+    ax.plot(places, sorted(blocks), color=BLUE, marker="o", markersize=3, label="blocks of 64")
     ax.axhline(0, color=GREY, linewidth=1)
-    ax.annotate("whole matrices", (len(whole) * 0.8, max(whole)), ha="right", va="top", color=INK)
-    ax.annotate("their blocks of 64", (len(whole), max(blocks)), ha="right", color=INK)
+    ax.legend(loc="upper left")
     ax.set_yscale("symlog", linthresh=1)
     ax.set_ylim(min(-0.5, *whole, *blocks) * 1.2, max(whole) * 1.6)
     ax.set(
@@ -200,7 +200,8 @@ def harm(
     worst = max(perplexity, key=lambda name: perplexity[name][-1])
     last = perplexity[worst][-1] / plain - 1
     ax.set(
-        title=f"Perplexity moves by at most {first:.1%} at first; {worst} costs {last:.1%} at last",
+        title=f"At block {blocks[0]} perplexity moves by at most {first:.1%}; "
+        f"{worst} at {blocks[-1]} costs {last:.1%}",
         xlabel="weights that share an absmax",
         ylabel="perplexity of a token",
     )
