@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -153,12 +154,15 @@ def test_the_command_knows_its_sweeps():
     assert "frame" not in command.sweeps()
 
 
-@pytest.mark.slow
-def test_two_processes_run_a_small_sweep_and_keep_its_rows(tmp_path):
-    out = tmp_path / "rows.jsonl"
+def job(spec):
+    return row(spec, spec.lr) | {"threads": torch.get_num_threads(), "process": os.getpid()}
+
+
+def test_several_processes_run_what_is_asked_with_a_thread_each():
     kept = []
-    specs = [replace(LORA, steps=1, lr=lr, split="validation") for lr in (1e-3, 2e-3)]
-    rows = frame.run_all(specs, 2, kept.append)
+    specs = [replace(LORA, steps=steps, lr=1e-3) for steps in range(1, 7)]
+    rows = frame.run_all(specs, 2, kept.append, job)
     assert {frame.spec_of(r) for r in rows} == set(specs)
     assert kept == rows
-    assert not out.exists()
+    assert {r["threads"] for r in rows} == {1}
+    assert os.getpid() not in {r["process"] for r in rows}

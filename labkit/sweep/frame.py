@@ -116,13 +116,18 @@ def _quiet() -> None:
     torch.set_num_threads(1)  # several processes share the cores
 
 
-def run_all(specs: Sequence[Spec], processes: int, keep: Callable[[Row], None]) -> list[Row]:
+def run_all(
+    specs: Sequence[Spec],
+    processes: int,
+    keep: Callable[[Row], None],
+    job: Callable[[Spec], Row] = run,
+) -> list[Row]:
     """Every run, the longest first, each row given to `keep` as it comes; in no fixed order."""
     ordered = sorted(specs, key=lambda spec: -spec.steps)
     rows = []
     spawned = multiprocessing.get_context("spawn")  # a CUDA context does not survive a fork
     with ProcessPoolExecutor(processes, spawned, initializer=_quiet) as pool:
-        for done in as_completed([pool.submit(run, spec) for spec in ordered]):
+        for done in as_completed([pool.submit(job, spec) for spec in ordered]):
             rows.append(done.result())
             keep(rows[-1])
     return rows
