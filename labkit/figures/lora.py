@@ -45,12 +45,12 @@ def truncation(
     ax: Axes, ranks: Sequence[int], shares: Sequence[float], right: Sequence[float]
 ) -> Axes:
     """Energy kept and answers still right, both shares, against the rank of the truncation."""
-    enough, kept = first_enough(ranks, shares, right)
+    enough, kept, score = first_enough(ranks, shares, right)
     ax.plot(ranks, shares, color=GREY, marker="s", label="energy kept")
     ax.plot(ranks, right, color=BLUE, marker="o", label="letters exactly right")
     _by_rank(ax, ranks)
     ax.set(
-        title=f"Rank {enough}: {kept:.0%} of the energy, {right[list(ranks).index(enough)]:.0%} of the letters",
+        title=f"Rank {enough}: {kept:.0%} of the energy, {score:.0%} of the letters",
         ylabel="share",
         ylim=(-0.03, 1.05),
     )
@@ -61,10 +61,10 @@ def truncation(
 
 def first_enough(
     ranks: Sequence[int], shares: Sequence[float], right: Sequence[float], near: float = NEAR
-) -> tuple[int, float]:
-    """The first rank whose answers come within `near` of the best, and the energy it keeps."""
+) -> tuple[int, float, float]:
+    """The first rank whose answers come within `near` of the best, its energy and its answers."""
     place = next(i for i, share in enumerate(right) if share >= max(right) - near)
-    return ranks[place], shares[place]
+    return ranks[place], shares[place], right[place]
 
 
 def scores(ax: Axes, by_rank: Mapping[int, Mean], full: Mean, of: str) -> Axes:
@@ -156,13 +156,14 @@ def truncations(ranks: Sequence[int], shares: Sequence[float], right: Sequence[f
     return picture(alt, lambda ax: truncation(ax, ranks, shares, right))
 
 
-def sweep(rows: Sequence[Mapping[str, Any]], rank: int, live: float) -> Picture:
+def sweep(rows: Sequence[Mapping[str, Any]], steps: int, rank: int, live: float) -> Picture:
     """Recorded runs by rank beside full fine-tuning: score and loss on letters, score on codes.
 
     Args:
+        steps: of the runs on letters.
         rank, live: of the run that was made here, its score on letters.
     """
-    kinds = {"letters": {"learns": "task", "steps": 20}, "codes": {"learns": "codes"}}
+    kinds = {"letters": {"learns": "task", "steps": steps}, "codes": {"learns": "codes"}}
 
     def means(of: str, value: str) -> tuple[dict[int, Mean], Mean]:
         full = by_rank(rows, value, method="full", **kinds[of])
