@@ -51,6 +51,7 @@ def _nearest(M: Tensor, rank: int) -> Tensor:
 
 def _truncation_slips(M: Tensor, rank: int) -> list[tuple[Tensor, str]]:
     U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    Q, R = torch.linalg.qr(M)
     rows, some = M.clone(), M.abs().flatten().topk(rank).values.min()
     rows[rank:] = 0
     at_all = "U and Vh are directions of length 1: each pair needs its singular value between them"
@@ -62,6 +63,7 @@ def _truncation_slips(M: Tensor, rank: int) -> list[tuple[Tensor, str]]:
         (_nearest(M, rank + 1), f"that has rank {rank + 1}: `[:rank]` holds rank directions"),
         (U[:, :rank] * S[:rank].sqrt() @ Vh[:rank], "the singular value itself stands there, not its root"),
         (U[:, :rank] * S[:rank] ** 2 @ Vh[:rank], "the singular value itself stands there, not its square"),
+        (Q[:, :rank] @ R[:rank], "qr does not order its directions by size; svd does"),
         (rows, "those are the first rows; take directions, which svd finds"),
         (M * (M.abs() >= some), "those are the largest entries; few entries are no low rank"),
     ]  # fmt: skip
