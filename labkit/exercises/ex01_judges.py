@@ -116,6 +116,7 @@ def _gradient_slips(
         ((dB, dA), "the other way round: first the gradient of A, then that of B"),
         ((dA / scale, dB / scale), "W' holds scale * B A, so both gradients carry the scale"),
         ((dA * scale, dB * scale), "the scale is there twice: each gradient carries it once"),
+        ((dA / scale**2, dB / scale**2), "multiply by the scale; dividing is for its inverse"),
         ((-dA, -dB), "that is the step downhill; the gradient itself has no minus"),
         ((torch.zeros_like(A), dB), "A's gradient is zero only where B is zero"),
         ((dA, dB / scale), "the gradient of B carries the scale too"),
@@ -156,6 +157,11 @@ def _two_slip(got: Any) -> str | None:  # noqa: ANN401
 
 
 def _gradient_slip(got: Any, want: tuple[Tensor, Tensor], inputs: tuple[Any, ...]) -> str | None:  # noqa: ANN401
+    for factor, each in zip("AB", got, strict=True):
+        if each is None:
+            return (
+                f"the gradient of {factor} is None: where nothing is felt it is a tensor of zeros"
+            )
     pairs = zip(got, want, ("the gradient of A", "the gradient of B"), strict=True)
     plain = [slip for g, w, what in pairs if (slip := tensor_slip(g, w, what, 1e-4))]
     if not plain or not all(isinstance(g, Tensor) for g in got):
@@ -210,6 +216,9 @@ def _count_slips(
         (layers * rank * sum(pairs[n][1] for n in names), "that is A alone; B trains too"),
         (layers * rank * sum(pairs[n][0] for n in names), "that is B alone; A trains too"),
         (layers * rank * sum(pairs[names[0]]), "that is the first target alone: sum over all of them"),
+        (layers * rank * rank * one, "the rank is there twice: each row of A and column of B counts once"),
+        (layers * (rank * one + product), "W is frozen: count only what trains"),
+        (2 * layers * rank * one, "that is twice too many: alpha, gradients and moments are no parameters"),
         (0, "nothing was counted: \"all-linear\" stands for all seven, and one name may come as plain text"),
     ]  # fmt: skip
 
@@ -261,8 +270,9 @@ def judge_held_bytes(answer: Callable[[int, int], tuple[int, int, int]]) -> str 
         got = answer(f, t)
         if got is None:
             return NONE
-        if not isinstance(got, tuple) or len(got) != 3:
+        if not isinstance(got, tuple | list) or len(got) != 3:
             return "return three numbers: bytes of weights, of gradients, of moments"
+        got = tuple(got)
         kinds = ("bytes of weights", "bytes of gradients", "bytes of moments")
         slip = next((s for s in map(count_slip, got, kinds) if s), None) or _held_slip(got, f, t)
         if slip:
