@@ -49,7 +49,7 @@ def saved(model: nn.Module | None = None) -> Iterator[Callable[[], Saved]]:
     def note(tensor: Tensor) -> Tensor:
         alive.append(tensor.untyped_storage())
         found[_storage(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     def total() -> Saved:
         inside = sum(n for address, n in found.items() if address in held)

@@ -32,7 +32,7 @@ from labkit.sweep.frame import Row, Spec, linear_maps_train
 
 CODES, DIGITS = 500, 6
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-STEPS = (10, 20, 100)  # few, where ranks differ; and more than the task needs
+STEPS = (8, 20, 100)  # few, where ranks differ; and more than the task needs
 RSLORA_STEPS, LONG = 20, 100
 CODE_STEPS, CODE_BATCH = 200, 32
 ALPHA = 16.0
@@ -96,7 +96,7 @@ def rates(spec: Spec) -> Sequence[float]:
         return RATES[:6]
     if spec.learns == "codes":
         return RATES[3:7]
-    return RATES[1:7] if spec.steps < LONG else RATES[2:6]
+    return RATES[1:] if spec.steps < LONG else RATES[2:6]
 
 
 def adapt(model: nn.Module, spec: Spec) -> nn.Module:
