@@ -42,7 +42,7 @@ def test_scores_are_told_against_full_fine_tuning(full, title):
 
 def test_losses_are_told_as_a_multiple_of_fulls():
     ax = draw.losses(axes(), means({1: 0.06, 2: 0.03}), Mean(0.002, 0.002, 0.002, 5), "letters")
-    assert ax.get_title() == "letters: rank 1 ends at 30 times full's loss"
+    assert ax.get_title() == "letters: rank 1 ends at 30.0 times full's"
     assert ax.get_yscale() == "log"
 
 
@@ -59,15 +59,39 @@ def test_a_cut_is_drawn_once_for_each_rank():
     assert "rank 1 keeps 64% of energy" in show(1).alt
 
 
-def test_a_sweep_shows_the_runs_that_were_recorded_and_the_live_one():
-    rows = [
-        {"learns": learns, "steps": 20, "method": method, "rank": rank, "seed": seed,
-         "split": "test", "task": score + 0.01 * seed, "task_loss": 0.1}
-        for learns, score in (("task", 0.9), ("codes", 0.5))
-        for method, rank in (("lora", 1), ("lora", 8), ("full", 0))
+def rows_of(best_lora=(4e-3, 4e-3)):
+    """Two seeds of full fine-tuning and of two ranks; the loss is lowest at the best rate."""
+    best = {0: 4e-4, 1: best_lora[0], 8: best_lora[1]}
+    return [
+        {"learns": "task", "steps": 20, "method": "lora" if rank else "full", "rank": rank,
+         "seed": seed, "lr": lr, "split": split, "task": 0.9 - 0.1 * (lr != best[rank]),
+         "task_loss": 0.001 + (lr != best[rank]) + 0.0001 * seed}
+        for rank in best
+        for split, rates in (("validation", (4e-4, 1e-3, 4e-3)), ("test", (best[rank],)))
+        for lr in rates
         for seed in range(2)
     ]  # fmt: skip
+
+
+def test_the_best_rate_of_each_rank_is_that_of_the_lowest_validation_loss():
+    assert draw.best_rates(rows_of((1e-3, 4e-3)), 20) == {0: 4e-4, 1: 1e-3, 8: 4e-3}
+
+
+@pytest.mark.parametrize(
+    ("best", "title"),
+    [
+        ((4e-3, 4e-3), "Best rate: 0.004 at every rank, 10 times full's"),
+        ((1e-3, 4e-3), "Best rate: 0.001 to 0.004, 2 times full's"),
+    ],
+)
+def test_scores_by_rate_name_the_best_rate(best, title):
+    assert draw.by_rate(axes(), rows_of(best), 20, (1, 8)).get_title() == title
+
+
+def test_a_sweep_shows_the_runs_that_were_recorded_and_the_live_one():
+    rows = rows_of()
+    rows += [row | {"rank": 64} for row in rows if row["rank"] == 8]
     shown = draw.sweep(rows, 20, 8, 0.93)
     assert "this machine, now" in shown.svg
-    assert shown.alt.startswith("letters right: rank 1 9")
-    assert "codes right: rank 1 5" in shown.alt
+    assert "Letters right: rank 1 90.0%, rank 8 90.0%" in shown.alt
+    assert "full 90.0%" in shown.alt
