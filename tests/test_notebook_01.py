@@ -7,6 +7,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from labkit import data, project
+from labkit.figures.lora import best_rates
+from labkit.intervals import by_rank, chosen
+
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "01_lora_from_scratch.ipynb"
 
 
@@ -101,6 +105,21 @@ def test_each_rule_for_alpha_keeps_what_the_verdict_says():
     assert 0.9 < rows["sgd, alpha / sqrt(rank)"][1] < 1.1  # "mends"
     for optimizer in ("adam", "sgd"):
         assert rows[f"{optimizer}, alpha = 2 rank"][1] == pytest.approx(256, rel=0.1)
+
+
+def test_the_rate_decides_and_the_rank_hardly():
+    rows = data.read_jsonl(project.data("measurements", "lora_ranks.jsonl"), ())
+    best = best_rates(rows, 20)
+    full, *ranks = (best[rank] for rank in sorted(best))
+    assert len(set(ranks)) == 1  # "the same at every rank"
+    assert ranks[0] / full == pytest.approx(10, rel=0.3)  # "about ten times"
+    slow = chosen(rows, split="validation", steps=20, method="lora", lr=5e-4)
+    assert {row["rank"] for row in slow} == set(best) - {0}
+    assert all(row["task"] == 0 for row in slow)  # "no letter right at any rank"
+    scores = by_rank(rows, "task", method="lora", steps=20)
+    assert all(mean.middle > 0.97 and mean.n == 5 for mean in scores.values())  # rank 1 too
+    cut = table("energy kept")
+    assert number(cut["1"][1]) < 0.1 < scores[1].middle  # "cut down to rank 1 failed"
 
 
 def test_the_verdict_on_activations_reads_its_bars():
