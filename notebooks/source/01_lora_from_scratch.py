@@ -410,8 +410,8 @@ check("01.8", inject)
 # %% [markdown]
 # <!-- hints: 01.8 -->
 #
-# Now we train your layers, with one point of a sweep that was recorded on a GPU: the same rank,
-# rate, steps and seed.
+# Now we train your layers, as one run of a recorded sweep did: the same rank, rate, steps and
+# seed.
 
 # %%
 from labkit.intervals import by_rank, chosen
@@ -433,13 +433,14 @@ run
 # Before the first step the logits are those of the base, bit for bit.
 #
 # Now the recorded runs. Each rank, and full fine-tuning of the same maps, had its learning rate
-# tuned on the validation letters, on the left. At that rate five further seeds were scored on the
-# test letters. Bands are 95% intervals of the mean over the seeds; the diamond is your run.
+# tuned on the validation letters, on the left (on a GPU). At that rate five further seeds were
+# scored on the test letters (on a CPU; each row names its machine). Bands are 95% intervals of the
+# mean over the seeds; the diamond is your run.
 
 # %%
 recorded = by_rank(ROWS, "task", method="lora", steps=told["steps"])[told["rank"]]
 assert project.quick() or recorded.holds(live.exact_match, wider=0.05)
-print(f"rank {told['rank']}: {recorded} on a GPU, {live.exact_match:.3g} here")
+print(f"rank {told['rank']}: recorded {recorded}, here {live.exact_match:.3g}")
 draw.sweep(ROWS, told["steps"], told["rank"], live.exact_match)
 
 # %% [markdown]
