@@ -4,6 +4,7 @@ Read in this order; each module is one idea and imports only modules above it.
 
     project     where the repository, its data and its public address are
     table       a table as text and as HTML
+    intervals   the mean of a few runs with its interval
     linears     what a frozen linear map applies, whatever stores its weight
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
