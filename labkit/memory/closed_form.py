@@ -123,6 +123,12 @@ class Step:
             logits=logits,
         )
 
+    def before_first(self) -> int:
+        """Gradients that are there when the way back comes to the first layer."""
+        one = sum(n * size for n, size in sizes(self.w))
+        table = 0 if self.w.shape.tied else head_gradient(self.w)  # the embedding's comes last
+        return self.gradients - one - table
+
     def backward(self) -> list[dict[str, int]]:
         """At the last layer, where all is kept; at the first, with all gradients; behind it."""
         shape, setup = self.w.shape, self.w.setup
@@ -137,7 +143,7 @@ class Step:
                 dequantisation=opened,
             ),
             self.holding(
-                gradients=self.gradients + waiting,
+                gradients=self.so_far + waiting or self.before_first(),
                 activations=self.edge + self.whole + mask + work,
                 dequantisation=opened,
             ),

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from labkit.memory.parts import optimizer_bytes
 from labkit.memory.setup import TrainingSetup
-from labkit.memory.tracker import Tracker
 
 FUSED_ROWS = 512  # more rows than this unpack a large 4-bit map also in the forward pass (sm_90)
 LARGE = 4 * 2**20  # values of a map that counts as large there
@@ -199,7 +198,7 @@ def _module_to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # no
 
 
 @contextmanager
-def gpu_manners(tracker: Tracker) -> Iterator[None]:
+def gpu_manners() -> Iterator[None]:
     """Within it PyTorch, PEFT and TRL keep what they keep on a GPU."""
     from peft.tuners.lora import dora
     from transformers import masking_utils

@@ -168,7 +168,8 @@ def loss(w: Widths) -> tuple[int, int, int]:
         return 0, cast, 12 * v * t
     if w.setup.stack == "trl":
         tile = 2 * min(t, TRL_ROWS) * TRL_COLUMNS
-        return (2 * w.stream + 4) * h * t, 2 * TRL_COLUMNS * h if cast else 0, tile
+        table = 0 if w.setup.adapted else (4 + (2 if w.base == 2 else 0)) * v * h  # its gradient
+        return (2 * w.stream + 4) * h * t, 2 * TRL_COLUMNS * h if cast else 0, tile + table
     return _tiled(w, cast)
 
 
