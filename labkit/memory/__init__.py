@@ -19,6 +19,7 @@ from labkit.memory.parts import (
     parameters,
     peak,
     saved_per_token,
+    weight_bytes,
 )
 from labkit.memory.setup import STACKS, TrainingSetup
 from labkit.memory.shapes import PROJECTIONS, ModelShape, SetupError
@@ -41,4 +42,5 @@ __all__ = [
     "peak",
     "phases",
     "saved_per_token",
+    "weight_bytes",
 ]

@@ -22,6 +22,22 @@ def parameters(shape: ModelShape) -> int:
     return shape.layers * layer + h + tables * shape.vocab * h
 
 
+def weight_bytes(shape: ModelShape, double: bool = True, prepared: bool = False) -> int:
+    """Bytes of a frozen base at rest: the projections in 4 bits, all else in 16 bits.
+
+    Args:
+        double: quantise the scales: one byte each, and a float32 for every 256 of them.
+        prepared: prepare_model_for_kbit_training ran, so all that is not packed is float32.
+    """
+    packed = 0
+    for out, wide in shape.projections.values():
+        blocks = math.ceil(out * wide / 64)
+        scales = blocks + 4 * math.ceil(blocks / 256) if double else 4 * blocks
+        packed += out * wide // 2 + scales
+    rest = shape.parameters - shape.linear
+    return shape.layers * packed + rest * (4 if prepared else 2)
+
+
 def adapter_parameters(
     shape: ModelShape, rank: int, targets: str | Sequence[str] = "all-linear", dora: bool = False
 ) -> int:
