@@ -8,7 +8,7 @@ adds up. The banks (`ex02_wrong`) hold what published calculators and lessons do
 from labkit.exercises import ex02_judges as judges
 from labkit.exercises import ex02_wrong as bank
 from labkit.exercises.exercise import Exercise
-from labkit.exercises.questions import Choice, Question  # noqa: F401
+from labkit.exercises.questions import Choice, Question
 from labkit.memory import (
     adapter_parameters,
     dequantised_bytes,
@@ -159,4 +159,116 @@ EXERCISES = [
     ),
 ]
 
-QUESTIONS: list[Question] = []
+QUESTIONS = [
+    Question(
+        "02.q1",
+        "You have one QLoRA adapter of Llama-3-8B for each of 50 customers. How do you serve them "
+        "from one endpoint?",
+        [
+            Choice(
+                "Merge each adapter and load 50 models",
+                "Fifty copies of the same frozen weights: the serving calculator shows 50 times "
+                "the base, where 50 adapters of rank 16 add about a quarter of it.",
+            ),
+            Choice(
+                "Merge all 50 adapters into one model",
+                "A sum of 50 updates is an update that no customer trained; each would get the "
+                "others' behaviour, and their data's traces.",
+            ),
+            Choice(
+                "One base in memory, the adapters beside it, chosen for each request",
+                "The base is read once for the whole batch, and each request adds its own two thin "
+                "products. Slots are allocated at the largest rank, so keep the ranks alike.",
+                right=True,
+            ),
+            Choice(
+                "Start a server for a customer when a request comes",
+                "Loading gigabytes takes seconds for each switch, and 50 servers hold 50 bases.",
+            ),
+        ],
+    ),
+    Question(
+        "02.q2",
+        "QLoRA runs out of memory at batch 4 x 1024 with Llama-3.2-1B, in the loss. What do you "
+        "change first?",
+        [
+            Choice(
+                "The rank, from 16 to 8",
+                "Adapters, gradients and moments together are a few percent of this peak.",
+            ),
+            Choice(
+                "The loss: one that never holds the whole table of logits",
+                "At the peak three float32 tables of 4,096 x 128,256 numbers are alive, nearly "
+                "three quarters of all bytes. A fused loss does the same sum tile by tile.",
+                right=True,
+            ),
+            Choice(
+                "The optimizer, to its paged form",
+                "Paging moves moments, which are small here, and only tensors from 100,000 "
+                "numbers on.",
+            ),
+            Choice(
+                "Checkpointing: it must be off",
+                "It is on in this setup. The peak lies in the loss, where checkpointing has done "
+                "its work already.",
+            ),
+        ],
+    ),
+    Question(
+        "02.q3",
+        "nvidia-smi shows 1.5 GiB more than torch.cuda.max_memory_allocated. Where are they?",
+        [
+            Choice(
+                "In a leak",
+                "A leak grows from step to step; this gap is there from the first one.",
+            ),
+            Choice(
+                "In the weights, which PyTorch does not count",
+                "Weights are tensors, and every tensor is counted as allocated.",
+            ),
+            Choice(
+                "In the CUDA context and in blocks that the allocator keeps for later",
+                "The context belongs to the driver, and reserved memory includes spare room. A "
+                "card must hold all three, so the verdict uses the largest number.",
+                right=True,
+            ),
+        ],
+    ),
+    Question(
+        "02.q4",
+        "Which of these is left out by '16 bytes a parameter' for full fine-tuning?",
+        [
+            Choice(
+                "The gradients",
+                "They are in it: weights, gradients and two moments in float32 are 4 x 4 bytes.",
+            ),
+            Choice(
+                "Everything that grows with the batch: activations and logits",
+                "The rule counts what rests between steps, and the peak adds what one step holds.",
+                right=True,
+            ),
+            Choice("The moments of Adam", "They are half of it: two float32 numbers a parameter."),
+        ],
+    ),
+    Question(
+        "02.q5",
+        "You double the batch under gradient checkpointing with a fused loss. What happens to the "
+        "peak of QLoRA on a 1B model?",
+        [
+            Choice(
+                "It doubles",
+                "Only what a step holds doubles; the base, adapters and moments stay.",
+            ),
+            Choice(
+                "It grows by the boundaries between layers and one layer's activations",
+                "Both are proportional to the tokens, the resting bytes are not. The calculator's "
+                "bars show which part grows.",
+                right=True,
+            ),
+            Choice(
+                "It stays, since activations are computed again",
+                "Computed again is not free: each layer's input is kept, and one layer is whole.",
+            ),
+        ],
+    ),
+]
