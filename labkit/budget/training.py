@@ -6,17 +6,29 @@ Shows the phases of one step as stacked bars, the kinds at the peak, which GPUs 
 change first, and the setup as code to copy. All numbers come from `labkit.memory.estimate`.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
-from labkit.calculators.advice import Change, advice, advice_table, plan
-from labkit.calculators.bars import GIB, bars, gib, number
-from labkit.calculators.code import as_code
-from labkit.calculators.page import listing, section
+from labkit.budget.advice import Change, advice, advice_table, plan
+from labkit.budget.bars import GIB, bars, gib, number
+from labkit.budget.code import as_code
+from labkit.budget.page import listing, section
 from labkit.explore import Explorer, Menu, Whole
-from labkit.memory import KINDS, STACKS, Breakdown, ModelShape, SetupError, TrainingSetup, estimate
-from labkit.memory.gpus import Gpu, fits, gpus
+from labkit.memory import (
+    KINDS,
+    STACKS,
+    Breakdown,
+    Fit,
+    Gpu,
+    ModelShape,
+    TrainingSetup,
+    estimate,
+    fits,
+    gpu,
+    gpus,
+)
 from labkit.memory.setup import METHODS, OPTIMIZERS
 from labkit.table import Table
 
@@ -52,13 +64,15 @@ class Training:
     @property
     def verdict(self) -> str:
         """Whether it fits the chosen GPU, and what would make it fit."""
-        spare = self.gpu.bytes - self.breakdown.smi
-        if spare >= 0:
-            return f"It fits {self.gpu.name} with {gib(spare)} to spare."
-        short = f"It does not fit {self.gpu.name}: {gib(-spare)} too much."
-        words = ", then ".join(change.rule.words for change in self.steps)
+        fit = Fit(self.gpu, self.gpu.usable - self.breakdown.smi)
+        if fit.fits:
+            error = "; that is within the estimate's error" if fit.verdict == "tight" else ""
+            return f"It fits {self.gpu.name} with {gib(fit.free)} to spare{error}."
+        short = f"It does not fit {self.gpu.name}: {gib(-fit.free)} too much."
         if not self.reached:
             return f"{short} No change that keeps what is learnt makes it fit."
+        times = Counter(change.rule.words for change in self.steps)
+        words = ", then ".join(f"{w} ({n} times)" if n > 1 else w for w, n in times.items())
         return f"{short} What to change: {words}."
 
     @property
@@ -83,8 +97,7 @@ class Training:
         rows = []
         for fit in fits(self.breakdown.smi):
             note = "no bfloat16: compute in float16" if needs_bf16 and not fit.gpu.bf16 else ""
-            said = "fits" if fit.fits else "does not fit"
-            rows.append((fit.gpu.name, number(fit.gpu.bytes), said, number(fit.free), note))
+            rows.append((fit.gpu.name, number(fit.gpu.bytes), fit.verdict, number(fit.free), note))
         return Table(("GPU", "GiB", "this run", "left, GiB", "note"), rows)
 
     @property
@@ -115,13 +128,13 @@ def _grouped(kinds: Mapping[str, int]) -> dict[str, int]:
 
 
 def training(
-    model: str = "llama-3.2-1b", gpu: str = "T4", stack: str | None = None, **setup: object
+    model: str = "llama-3.2-1b", card: str = "T4", stack: str | None = None, **setup: object
 ) -> Training:
     """The calculator's answer.
 
     Args:
         model: a preset, a hub id or a folder with a config.json.
-        gpu: a name of the catalogue, for the verdict.
+        card: a GPU of the catalogue, for the verdict.
         stack, setup: the fields of TrainingSetup.
 
     Raises:
@@ -129,12 +142,9 @@ def training(
     """
     shape = ModelShape.from_config(model)
     run = TrainingSetup(stack=stack, **setup)
-    card = next((card for card in gpus() if card.name == gpu), None)
-    if card is None:
-        raise SetupError(f"gpu={gpu!r}: one of {', '.join(card.name for card in gpus())}")
-    found = estimate(shape, run)
-    steps, reached = plan(shape, run, card.bytes)
-    return Training(shape, run, found, card, tuple(advice(shape, run)), tuple(steps), reached)
+    found, held = estimate(shape, run), gpu(card)
+    steps, reached = plan(shape, run, held.usable)
+    return Training(shape, run, found, held, tuple(advice(shape, run)), tuple(steps), reached)
 
 
 USUALLY = ("as the stack does", None)
@@ -143,12 +153,12 @@ USUALLY = ("as the stack does", None)
 def explorer() -> Explorer:
     """The calculator under controls; what a stack decides on its own is a menu with that choice."""
     models = [(name, name) for name in ModelShape.presets()]
-    cards = [(f"{card.name}, {card.bytes / GIB:.0f} GiB", card.name) for card in gpus()]
+    cards = [(f"{one.name}, {one.bytes / GIB:.0f} GiB", one.name) for one in gpus()]
     dtypes = [(name, name) for name in ("float32", "bfloat16")]
     on_off = [("on", True), ("off", False)]
     controls = [
         Menu("model", "model", models, "llama-3.2-1b"),
-        Menu("gpu", "GPU", cards, "T4"),
+        Menu("card", "GPU", cards, "T4"),
         Menu("stack", "stack", [("by hand", None), *((name, name) for name in STACKS)], None),
         Menu("method", "method", [(name, name) for name in METHODS], "qlora"),
         Whole("rank", "rank", 1, 256, value=16),

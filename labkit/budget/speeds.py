@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 
 from labkit import project
+from labkit.memory import ModelShape, TrainingSetup, gpu, roofline
 
 # change -> (file, name of the row before the change, name of the row after it)
 PAIRS = {
@@ -48,3 +49,11 @@ def _between(change: str, file: str, before: str, after: str) -> Speed:
 def _rows(file: str) -> list[dict]:
     text = project.data("measurements", file).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+@functools.cache
+def reached() -> float:
+    """The share of its card's peak that TRL's run reached, of the bound by arithmetic."""
+    row = next(row for row in _rows("qlora_1b.jsonl") if row["name"] == "trl")
+    shape, card = ModelShape.preset("llama-3.2-1b"), gpu(row["gpu"].removeprefix("NVIDIA "))
+    return row["tokens_per_second"] / roofline(shape, TrainingSetup(stack="trl"), card)

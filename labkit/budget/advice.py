@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from labkit.calculators.bars import number
-from labkit.calculators.speeds import Speed, speeds
+from labkit.budget.bars import number
+from labkit.budget.speeds import Speed, speeds
 from labkit.memory import ModelShape, SetupError, TrainingSetup, estimate
 from labkit.table import Table
 
@@ -145,6 +145,8 @@ def advice(shape: ModelShape, setup: TrainingSetup) -> list[Change]:
 def plan(shape: ModelShape, setup: TrainingSetup, limit: int) -> tuple[list[Change], bool]:
     """Changes that keep what is learnt, each the best one left, until the run fits.
 
+    A change that turns out not to be needed, since later ones save enough, is left out again.
+
     Args:
         limit: bytes that nvidia-smi may show.
 
@@ -152,13 +154,25 @@ def plan(shape: ModelShape, setup: TrainingSetup, limit: int) -> tuple[list[Chan
         The changes in the order to make them, and whether the run fits with all of them made.
     """
     made: list[Change] = []
-    while estimate(shape, setup).smi > limit:
-        left = [change for change in advice(shape, setup) if change.rule.keeps]
+    now = setup
+    while estimate(shape, now).smi > limit:
+        left = [change for change in advice(shape, now) if change.rule.keeps]
         if not left:
             return made, False
         made.append(left[0])
-        setup = left[0].setup
+        now = left[0].setup
+    for change in list(made):
+        fewer = [one for one in made if one is not change]
+        if estimate(shape, _with(setup, fewer)).smi <= limit:
+            made = fewer
     return made, True
+
+
+def _with(setup: TrainingSetup, changes: list[Change]) -> TrainingSetup:
+    """The setup after all of the changes."""
+    for change in changes:
+        setup = replace(setup, **(change.rule.change(setup) or {}))
+    return setup
 
 
 def _applicable(setup: TrainingSetup) -> Iterator[tuple[Rule, TrainingSetup]]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from labkit.calculators.bars import bars
-from labkit.calculators.page import section
+from labkit.budget.bars import bars
+from labkit.budget.page import section
 from labkit.explore import Explorer, Menu, Whole
 from labkit.memory import PROJECTIONS, ModelShape, adapter_parameters
 from labkit.table import Table
