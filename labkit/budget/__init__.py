@@ -1,6 +1,7 @@
 """The calculators of notebook 02: pure functions of a model and a setup, shown under controls.
 
 bars        bars whose parts add up, as SVG
+groups      kinds of bytes as few groups, over the phases of a step
 page        tables and code that scroll in a narrow column
 speeds      what a change costs in speed, from measured rows
 advice      what to change first

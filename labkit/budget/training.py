@@ -7,13 +7,13 @@ change first, and the setup as code to copy. All numbers come from `labkit.memor
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 
 from labkit.budget.advice import Change, advice, advice_table, plan
 from labkit.budget.bars import GIB, bars, gib, number
 from labkit.budget.code import as_code
+from labkit.budget.groups import grouped
 from labkit.budget.page import listing, section
 from labkit.explore import Explorer, Menu, Whole
 from labkit.memory import (
@@ -31,14 +31,6 @@ from labkit.memory import (
 )
 from labkit.memory.setup import METHODS, OPTIMIZERS
 from labkit.table import Table
-
-GROUPS = {
-    "base": ("weights", "constants", "embeddings"),
-    "what trains": ("adapters", "gradients", "optimizer"),
-    "activations": ("activations",),
-    "logits and loss": ("logits",),
-    "for a moment": ("dequantisation", "workspace"),
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class Training:
     @property
     def picture(self) -> str:
         """The phases of a step as stacked bars."""
-        rows = {name: _grouped(kinds) for name, kinds in self.breakdown.phases.items()}
+        rows = {name: grouped(kinds) for name, kinds in self.breakdown.phases.items()}
         totals = ", ".join(f"{name} {gib(sum(parts.values()))}" for name, parts in rows.items())
         alt = f"Bytes alive in each phase of a step: {totals}. {self.headline}."
         return bars(rows, alt, marked=self.breakdown.phase)
@@ -120,11 +112,6 @@ class Training:
             + section("What to change first", changes)
             + listing("Copy this setup", self.code)
         )
-
-
-def _grouped(kinds: Mapping[str, int]) -> dict[str, int]:
-    """Kinds gathered into the few groups of a bar."""
-    return {group: sum(kinds.get(kind, 0) for kind in each) for group, each in GROUPS.items()}
 
 
 def training(
