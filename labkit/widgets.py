@@ -91,7 +91,7 @@ def question(
     return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
 
 
-def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.VBox:
+def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
     """Controls (see `explore`) over an area with what `html` gives for their values.
 
     Each slider has a labelled text box beside it: a slider's own handle has no name that a screen
@@ -107,9 +107,10 @@ def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.VBox:
     for field in fields.values():
         field.observe(renew, "value")
     renew()
-    wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center")
-    rows = [w.Box(parts, layout=wrap) for parts in boxes.values()]
-    return w.VBox([*rows, area])
+    # As many controls side by side as the column is wide: the area stays in view while one is moved.
+    wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center", width="100%")
+    row = w.Layout(display="flex", flex_flow="row wrap", align_items="center", margin="0 1em 0 0")
+    return w.Box([*(w.Box(parts, layout=row) for parts in boxes.values()), area], layout=wrap)
 
 
 def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401

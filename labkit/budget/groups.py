@@ -26,18 +26,17 @@ def grouped(kinds: Kinds) -> dict[str, int]:
 def moments(phases: Mapping[str, Kinds]) -> list[Moment]:
     """Places on the axis of a step, one unit a phase, with the bytes alive there by group.
 
-    A phase is given at its fullest. In the forward pass the activations grow from nothing. In the
-    backward pass they shrink by what the forward pass had kept, while the gradients grow.
+    A phase is given at its fullest, and drawn so where it begins. In the forward pass the
+    activations grow from nothing; in the backward pass they shrink by what forward had kept.
     """
     first, last = next(iter(phases.values())), list(phases.values())[-1]
-    kept, held_back = first.get("activations", 0), first.get("gradients", 0)
+    kept = first.get("activations", 0)
     found: list[tuple[float, Kinds]] = [(0.0, {**first, "activations": 0, "dequantisation": 0})]
     for place, (name, held) in enumerate(phases.items()):
-        begin, end = dict(held), dict(held)
+        end = dict(held)
         if name.startswith("backward"):
-            begin["gradients"] = held_back
             end["activations"] = max(0, held.get("activations", 0) - kept)
         if place:
-            found.append((place + EDGE, begin))
+            found.append((place + EDGE, held))
         found.append((place + 1 - EDGE, end))
     return [(x, grouped(held)) for x, held in [*found, (float(len(phases)), last)]]
