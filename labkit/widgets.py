@@ -107,7 +107,7 @@ def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
     for field in fields.values():
         field.observe(renew, "value")
     renew()
-    # As many controls side by side as the column is wide: the area stays in view while one is moved.
+    # As many controls side by side as fit: the area stays in view while one of many is moved.
     wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center", width="100%")
     row = w.Layout(display="flex", flex_flow="row wrap", align_items="center", margin="0 1em 0 0")
     return w.Box([*(w.Box(parts, layout=row) for parts in boxes.values()), area], layout=wrap)
