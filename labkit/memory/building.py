@@ -84,8 +84,7 @@ def bare(
     from transformers import AutoModelForCausalLM
 
     dtype = getattr(torch, setup.base_dtype)
-    where = "meta" if setup.quantized else device
-    with torch.device(where):
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             config_of(shape), dtype=dtype, attn_implementation=setup.attention
         )
@@ -94,14 +93,14 @@ def bare(
             for name in PROJECTIONS:
                 parent = layer.mlp if hasattr(layer.mlp, name) else layer.self_attn
                 setattr(parent, name, packed(getattr(parent, name), setup, device))
-        _off_meta(model, dtype, device)
         model.is_loaded_in_4bit = True
         model.quantization_method = "bitsandbytes"
+    _off_meta(model, dtype, device)
     return model.train()
 
 
 def _off_meta(model: "PreTrainedModel", dtype: torch.dtype, device: str) -> None:
-    """Random values for what is left without any: embeddings, norms, head, rotary angles."""
+    """Random values for every parameter that is left without any, and the rotary angles."""
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     for module in model.modules():

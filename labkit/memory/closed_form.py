@@ -18,6 +18,16 @@ CUBLAS = 2 * 32 * 2**20
 CONTEXT = 500 * 2**20
 
 
+def reserved_of(top: int) -> int:
+    """Bytes that PyTorch takes from the driver for a peak of `top` allocated bytes."""
+    return round(1.05 * top)
+
+
+def smi_of(top: int) -> int:
+    """What nvidia-smi shows for it: reserved bytes and the CUDA context."""
+    return reserved_of(top) + CONTEXT
+
+
 def check(shape: ModelShape, setup: TrainingSetup) -> None:
     """Refuse a setup that this model cannot run."""
     if setup.seq_len > shape.max_length:
@@ -86,12 +96,11 @@ def estimate(shape: ModelShape, setup: TrainingSetup) -> Breakdown:
     """
     found = phases(shape, setup)
     phase, top = peak(found)
-    reserved = round(1.05 * top)
     return Breakdown(
         kinds=found[phase],
         phase=phase,
-        reserved=reserved,
-        smi=reserved + CONTEXT,
+        reserved=reserved_of(top),
+        smi=smi_of(top),
         engine="closed form",
         phases=found,
     )

@@ -85,6 +85,7 @@ def row(shape: ModelShape, setup: TrainingSetup, steps: int = STEPS) -> dict[str
 def _by_hand(shape: ModelShape, setup: TrainingSetup, marks: Marks, steps: int) -> dict[str, Any]:
     model = building.adapt(building.bare(shape, setup, DEVICE), setup)
     building.checkpointed(model, setup)
+    stepping.phased(model, marks)
     optimizer = stepping.optimizer_of(model, setup)
     batches = [stepping.batch_of(shape, setup, DEVICE) for _ in range(setup.accumulation)]
     loaded, seconds = torch.cuda.memory_allocated(), []
@@ -107,6 +108,7 @@ def _trainer(shape: ModelShape, setup: TrainingSetup, marks: Marks, steps: int) 
 
     base = building.bare(shape, setup, DEVICE)
     trainer, model = trainers.made(base, shape, setup, steps, marks)
+    stepping.phased(model, marks)
     loaded = torch.cuda.memory_allocated()
     trainer.train()
     return {

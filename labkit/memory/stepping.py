@@ -1,7 +1,8 @@
 """One training step by hand, the same for fake tensors on a CPU and for real ones on a GPU.
 
 Zero, forward under autocast where the setup says so, backward, clip, optimizer: what Trainer does,
-without its bookkeeping. `mark` is called with a phase's name as it ends.
+without its bookkeeping. `mark` is called with a phase's name as it ends: "forward" where the last
+norm has its output, "loss" where the gradient has come back to it, then "backward", "optimizer".
 """
 
 from collections.abc import Callable
@@ -46,6 +47,18 @@ def loss_of(model: nn.Module, batch: dict[str, Tensor], setup: TrainingSetup) ->
     return linear_cross_entropy(hidden, base.get_output_embeddings().weight, labels)
 
 
+def phased(model: nn.Module, mark: Callable[[str], None]) -> None:
+    """Let `mark` know when the layers end and when the gradient comes back to them."""
+    base = getattr(model, "get_base_model", lambda: model)()
+
+    def ended(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
+        mark("forward")
+        if output.requires_grad:
+            output.register_hook(lambda grad: mark("loss"))
+
+    base.get_decoder().norm.register_forward_hook(ended)
+
+
 def optimizer_of(model: nn.Module, setup: TrainingSetup) -> torch.optim.Optimizer:
     """The optimizer over what trains; in 8 bits embeddings keep wide moments, as Trainer has it."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,7 +89,6 @@ def step(
     for batch in batches:
         with torch.autocast(device, torch.bfloat16) if setup.autocast else nullcontext():
             loss = loss_of(model, batch, setup) / setup.accumulation
-        mark("forward")
         loss.backward()
         mark("backward")
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)

@@ -126,7 +126,7 @@ def _clock(marks: Any) -> Any:  # noqa: ANN401
             self.began = 0.0
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ANN401
-            marks("start")
+            marks("between")
             if state.global_step:
                 marks.start()
             self.began = time.perf_counter()
