@@ -1,21 +1,29 @@
-"""The closed form: every phase of one training step by arithmetic, in under a millisecond."""
+"""The closed form: every phase of one training step by arithmetic, in under a millisecond.
+
+    peak = max over phases of (what always stands there + what the phase holds)
+
+    phase       what it holds beside the weights, the adapters and the moments
+    forward     what each layer keeps (with checkpointing: its input), and one layer at work
+    loss        all of that, and the logits with their gradients, or a tile of them
+    backward    what is still kept, one layer whole, the gradients so far; the fuller of its ends
+    optimizer   all gradients
+
+The second step and every later one: Adam has made its moments in the first. Sources of the terms
+stand where the terms are: parts.py, kept.py, working.py.
+"""
 
 import math
 
+from labkit.memory import kept, working
 from labkit.memory.breakdown import KINDS, Breakdown
-from labkit.memory.parts import (
-    adapter_parameters,
-    dequantised_bytes,
-    logits_bytes,
-    optimizer_bytes,
-    peak,
-    saved_per_token,
-)
-from labkit.memory.setup import DTYPES, TrainingSetup
+from labkit.memory.kept import Widths
+from labkit.memory.parts import optimizer_bytes, peak
+from labkit.memory.setup import TrainingSetup
 from labkit.memory.shapes import ModelShape, SetupError
 
-CUBLAS = 2 * 32 * 2**20
+CUBLAS = 2 * 32 * 2**20  # one workspace each for the forward and the backward thread (sm_90)
 CONTEXT = 500 * 2**20
+TABLES = 512 + 512 + 1024  # of a 4-bit map: NF4 codes, offset, codes of the constants
 
 
 def reserved_of(top: int) -> int:
@@ -34,60 +42,6 @@ def check(shape: ModelShape, setup: TrainingSetup) -> None:
         raise SetupError(f"seq_len={setup.seq_len}: 2 to {shape.max_length} for {shape.name}")
 
 
-def phases(shape: ModelShape, setup: TrainingSetup) -> dict[str, dict[str, int]]:
-    """Bytes by kind at the fullest moment of each phase of the second step."""
-    check(shape, setup)
-    base, width = DTYPES[setup.base_dtype], DTYPES[setup.adapter_dtype]
-    linear, every = shape.linear, shape.parameters
-    tables = shape.vocab * shape.hidden * (1 if shape.tied else 2)
-    stream = 4 if setup.quantized and setup.prepared else base
-    resident = dict.fromkeys(KINDS, 0)
-    resident["embeddings"] = stream * tables
-    rest = every - linear - tables
-    if setup.quantized:
-        resident["weights"] = linear // 2 + stream * rest
-        blocks = linear // 64
-        resident["constants"] = blocks + 4 * math.ceil(blocks / 256)
-        if not setup.double_quant:
-            resident["constants"] = 4 * blocks
-    else:
-        resident["weights"] = base * (every - tables)
-    sizes = [shape.hidden * shape.vocab, linear]
-    trained = every
-    if setup.adapted:
-        trained = adapter_parameters(shape, setup.rank, setup.targets, setup.magnitudes)
-        sizes = [
-            setup.rank * n for name in setup.target_names for n in shape.projections[name]
-        ] * shape.layers
-        resident["adapters"] = width * trained
-    else:
-        width, sizes = base, [every]
-    resident["optimizer"] = optimizer_bytes(sizes, setup.optimizer, width)
-    resident["workspace"] = CUBLAS + 32 * setup.tokens
-    grads = width * trained
-    edge = stream * shape.hidden * setup.tokens
-    layer = saved_per_token(shape, setup.rank) * setup.tokens
-    kept = shape.layers * (edge if setup.checkpointing else layer)
-    alive = resident | {"activations": kept}
-    held = grads if setup.accumulation > 1 else 0
-    head = logits_bytes(setup.tokens, shape.vocab)
-    if setup.loss == "fused":
-        head = 256 * 2**20 + 6 * shape.hidden * setup.tokens
-    unpack = dequantised_bytes(shape) if setup.quantized else 0
-    inner = 2 * shape.intermediate * setup.tokens
-    return {
-        "forward": alive | {"gradients": held, "dequantisation": unpack},
-        "loss": alive | {"gradients": held, "logits": head},
-        "backward": alive
-        | {
-            "gradients": grads,
-            "activations": kept + (layer if setup.checkpointing else 0) + 2 * inner + edge,
-            "dequantisation": unpack,
-        },
-        "optimizer": resident | {"gradients": grads},
-    }
-
-
 def estimate(shape: ModelShape, setup: TrainingSetup) -> Breakdown:
     """Bytes by kind at the peak of a training step, by arithmetic alone.
 
@@ -104,3 +58,126 @@ def estimate(shape: ModelShape, setup: TrainingSetup) -> Breakdown:
         engine="closed form",
         phases=found,
     )
+
+
+def phases(shape: ModelShape, setup: TrainingSetup) -> dict[str, dict[str, int]]:
+    """Bytes by kind at the fullest moment of each phase of the second step."""
+    check(shape, setup)
+    w = Widths(shape, setup)
+    standing = resident(w)
+    gradients = trained_bytes(w)
+    so_far = gradients if setup.accumulation > 1 else 0
+    layer = kept.layer(shape, setup)
+    held = kept.total(layer)
+    edge = w.stream * shape.hidden * setup.tokens  # one residual stream
+    through = shape.layers * (edge if setup.checkpointing else held)
+    last = (4 * shape.hidden + 4) * setup.tokens  # the last norm
+    mask = working.mask_bytes(w)
+
+    # A float32 stream is kept by the first norm as it is: it is the layer's input, counted above.
+    whole = held - (edge if setup.checkpointing and w.stream == 4 else 0)
+    one = whole if setup.checkpointing else 0
+    work, unpacked = working.backward(w, layer)
+    ahead, opened = working.forward(w)
+    waiting = head_gradient(w) if so_far and shape.tied else 0  # for the embedding's share
+    first = so_far + waiting if so_far else head_gradient(w)
+    ends = [
+        _merge(standing, first, through + one + mask, work, unpacked),
+        _merge(standing, gradients + waiting, edge + whole + mask, work, unpacked),
+        _merge(standing, gradients + waiting + tied_gradients(w), edge, 0, 0),
+    ]
+    loss = working.loss(w)
+    casts = working.cached(w)
+    return {
+        "forward": _merge(standing, so_far, through + mask, ahead + edge, opened + casts),
+        "loss": _merge(standing, so_far, through + last + mask, *loss),
+        "backward": max(ends, key=lambda kinds: sum(kinds.values())),
+        "optimizer": _merge(standing, gradients, 0, 0, 0),
+    }
+
+
+def _merge(
+    standing: dict[str, int], gradients: int, kept: int, work: int, unpacked: int, logits: int = 0
+) -> dict[str, int]:
+    return standing | {
+        "gradients": gradients,
+        "activations": kept + work,
+        "dequantisation": unpacked,
+        "logits": logits,
+    }
+
+
+def resident(w: Widths) -> dict[str, int]:
+    """What stands there through the whole step: weights, adapters, moments, workspaces."""
+    shape, setup = w.shape, w.setup
+    tables = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    rest = shape.parameters - shape.linear - tables
+    kinds = dict.fromkeys(KINDS, 0)
+    kinds["embeddings"] = w.table * tables
+    kinds["weights"] = w.table * rest + (w.base * shape.linear if not setup.quantized else 0)
+    if setup.quantized:
+        kinds["weights"] += shape.linear // 2
+        kinds["constants"] = shape.layers * sum(
+            _constants(out * wide, setup.double_quant) for out, wide in shape.projections.values()
+        )
+    if setup.adapted:
+        kinds["adapters"] = trained_bytes(w)
+    kinds["optimizer"] = moments(w)
+    kinds["workspace"] = CUBLAS + 24 * setup.tokens + 2 * w.table * shape.head_dim * setup.seq_len
+    return kinds
+
+
+def _constants(values: int, double: bool) -> int:
+    blocks = math.ceil(values / 64)
+    return blocks + 4 * math.ceil(blocks / 256) + TABLES if double else 4 * blocks + 512
+
+
+def sizes(w: Widths) -> list[tuple[int, int]]:
+    """(numbers, bytes of each) of every trained tensor of one layer."""
+    shape, setup = w.shape, w.setup
+    found = []
+    for name in setup.target_names:
+        out, wide = shape.projections[name]
+        found += [(setup.rank * wide, w.adapter), (setup.rank * out, w.adapter)]
+        if setup.magnitudes:
+            found.append((out, 4))
+    if not setup.adapted:
+        found += [(out * wide, w.base) for out, wide in shape.projections.values()]
+        found += [(shape.projections[name][0], w.base) for name in shape.biased]
+        found += [(shape.hidden, w.base)] * 2
+        found += [(shape.head_dim, w.base)] * (2 * shape.qk_norm)
+    return found
+
+
+def moments(w: Widths) -> int:
+    """Bytes of the optimizer's state; a full fine-tune's embeddings keep wide moments in 8 bits."""
+    shape, setup = w.shape, w.setup
+    total = shape.layers * sum(optimizer_bytes([n], setup.optimizer, e) for n, e in sizes(w))
+    if not setup.adapted:
+        table, norm = shape.vocab * shape.hidden, shape.hidden
+        total += optimizer_bytes([norm], setup.optimizer, w.base)
+        kind = "adamw" if setup.optimizer == "adamw_8bit" else setup.optimizer
+        total += optimizer_bytes([table], kind, 4 if kind != setup.optimizer else w.base)
+        if not shape.tied:
+            total += optimizer_bytes([table], setup.optimizer, w.base)
+    return total
+
+
+def head_gradient(w: Widths) -> int:
+    """Of a head that trains: there from the loss to the end of the backward pass."""
+    return 0 if w.setup.adapted else w.base * w.shape.vocab * w.shape.hidden
+
+
+def tied_gradients(w: Widths) -> int:
+    """A tied table gets two gradients, as head and as embedding, and a third as their sum; the
+    fused loss hands over one that the other is added to in place."""
+    if w.setup.adapted or not w.shape.tied:
+        return 0
+    return head_gradient(w) * (2 if w.setup.loss == "full_logits" else 1)
+
+
+def trained_bytes(w: Widths) -> int:
+    """Bytes of all that trains, and of its gradients."""
+    if w.setup.adapted:
+        return w.shape.layers * sum(n * size for n, size in sizes(w))
+    return w.base * w.shape.parameters

@@ -1,0 +1,191 @@
+"""What stands in memory for a moment: a layer at work, the loss, a weight unpacked.
+
+A layer is fullest at one of a few moments; each is a function here, and the largest counts. All
+give a pair of bytes over what stands there anyway: of activations and their gradients, and of
+weights unpacked or cast. Letters as in kept.py.
+
+    ahead       the MLP's last map on its way forward: copies of its input, DoRA's products
+    down        that map on its way back: the gradient of its input by both branches
+    product     the MLP's product on its way back: gradients of product, gate and up
+    scores      eager attention on its way back: four tables of scores in float32
+
+Which moments there are was read off the blocks that the allocator of an H100 held at the peak.
+"""
+
+from labkit.memory import kept
+from labkit.memory.kept import Kept, Widths, masked
+
+TILE = 64 * 2**20  # labkit.loss.CHUNK_BYTES: float32 logits that exist at one time
+TRL_ROWS, TRL_COLUMNS = 4096, 32768  # the tile of TRL's fused head
+Pair = tuple[int, int]
+
+
+def mask_bytes(w: Widths) -> int:
+    """The mask that all layers share: one byte a score, or numbers for eager attention."""
+    length = w.setup.seq_len
+    rows = w.setup.batch if masked(w.setup) else 1
+    if w.setup.attention == "eager":
+        return w.table * rows * length * length
+    return rows * length * length if masked(w.setup) else 0
+
+
+def dense(w: Widths, name: str) -> int:
+    """A 4-bit map unpacked for one product: its weights and their float32 constants."""
+    if not w.setup.quantized:
+        return 0
+    out, wide = w.shape.projections[name]
+    constants = 4 * out * wide // 64 if w.setup.double_quant else 0
+    return w.base * out * wide + constants
+
+
+def forward(w: Widths) -> Pair:
+    """The last layer on its way forward, where nothing or only its input is kept before it."""
+    i, t = w.shape.intermediate, w.setup.tokens
+    if not w.setup.checkpointing:
+        return ahead(w)
+    work, opened = ahead(w)
+    return work + 3 * w.inner * i * t, opened
+
+
+def backward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
+    """The fullest moment of one layer on its way back, over all that it keeps."""
+    gradient = w.stream * w.shape.hidden * w.setup.tokens
+    moments = [down(w, layer), product(w, layer)]
+    if w.setup.checkpointing:
+        work, opened = ahead(w)
+        later = ("input", "DoRA", "unpacked") if w.setup.magnitudes else ()  # not made yet
+        unmade = _bytes(layer, *(f"{part} (down_proj)" for part in later))
+        moments.append((work + between(w) - unmade, opened))
+    if w.setup.attention == "eager":
+        moments.append(scores(w, layer))
+    work, opened = max(moments, key=sum)
+    return gradient + work, opened
+
+
+def ahead(w: Widths) -> Pair:
+    """down_proj on its way forward: its input, and what its adapter makes of it."""
+    name, t = "down_proj", w.setup.tokens
+    wide = w.shape.projections[name][1]
+    one = wide * t
+    own, size = kept.own(w, name)
+    adapted = name in w.setup.target_names
+    shared = (adapted or not w.setup.adapted) and not own
+    work = 0 if shared else w.inner * one
+    if not adapted:
+        return work, dense(w, name)
+    copies = [w.adapted(name)] * ((w.adapted(name) != w.inner) + bool(w.setup.dropout))
+    if copies and own and size == copies[-1]:
+        copies.pop()  # the last copy is the one that is kept
+    copied = work + sum(copies) * one
+    if w.setup.magnitudes:
+        return copied, _factored(w, name)
+    return max((copied, 0), (work, dense(w, name)), key=sum)
+
+
+def between(w: Widths) -> int:
+    """What the layer's code still names while down_proj runs: residual, its input, the answer."""
+    names = [
+        n for n in ("gate_proj", "up_proj") if n in w.setup.target_names or not w.setup.adapted
+    ]
+    shared = any(not kept.own(w, name)[0] for name in names)
+    answers = 2 if w.setup.quantized else 1  # PEFT clones what a 4-bit map answers
+    each = w.stream * (1 if shared else 2) + answers * w.out("down_proj")
+    return each * w.shape.hidden * w.setup.tokens
+
+
+def _factored(w: Widths, name: str) -> int:
+    """DoRA's norm: B(A(identity)), the identity kept for its gradient, and three sums of weights.
+
+    Source: peft/tuners/lora/dora.py, get_lora_weight and get_weight_norm.
+    """
+    out, wide = w.shape.projections[name]
+    cast = 2 if w.setup.autocast and w.adapter == 4 else 0
+    first = (w.adapter + cast) * wide * wide + w.lora * out * wide
+    then = w.lora * wide * wide + 4 * w.adapted(name) * out * wide
+    return max(first, then)
+
+
+def down(w: Widths, layer: tuple[Kept, ...]) -> Pair:
+    """down_proj on its way back: the adapter's branch first, then the frozen map's.
+
+    What A read is gone as soon as A has gone back, the mask of the dropout a moment later.
+    """
+    name = "down_proj"
+    one = w.shape.intermediate * w.setup.tokens
+    adapted = name in w.setup.target_names
+    branch = w.inner if adapted else 0  # the gradient that came through the adapter, waiting
+    cast = w.inner if w.compute != w.inner else 0
+    read = _bytes(layer, f"input ({name})")
+    gone = read + _bytes(layer, f"dropout ({name})")
+    moments = [
+        ((branch + w.compute) * one - gone, dense(w, name)),
+        ((branch + w.compute + cast) * one - gone, 0),
+    ]
+    if adapted:
+        wide = w.adapted(name)
+        answer = w.lora * w.shape.hidden * w.setup.tokens if w.lora != w.compute else 0
+        moments.append((w.lora * one + answer, 0))
+        moments.append(((wide + (wide if w.setup.dropout else w.lora)) * one - read, 0))
+    return max(moments, key=sum)
+
+
+def _bytes(layer: tuple[Kept, ...], *names: str) -> int:
+    return sum(each.bytes for each in layer if each.name in names)
+
+
+def product(w: Widths, layer: tuple[Kept, ...]) -> Pair:
+    """gate times up on its way back; what down_proj kept is gone."""
+    gone = sum(each.bytes for each in layer if each.name.endswith("(down_proj)"))
+    return 3 * w.inner * w.shape.intermediate * w.setup.tokens - gone, 0
+
+
+def scores(w: Widths, layer: tuple[Kept, ...]) -> Pair:
+    """Softmax on its way back: its output, two gradients and their product; the MLP is gone."""
+    t, s, a = w.setup.tokens, w.setup.seq_len, w.shape.heads
+    gone = sum(each.bytes for each in layer if each.late)
+    return 16 * a * s * t - gone, 0
+
+
+def cached(w: Widths) -> int:
+    """16-bit copies of what trains in float32: autocast keeps them to the end of the forward pass.
+
+    Without checkpointing each layer keeps its own anyway, and kept.py counts them.
+    """
+    if not (w.setup.autocast and w.setup.checkpointing):
+        return 0
+    if not w.setup.adapted:
+        return 2 * w.shape.parameters if w.base == 4 else 0
+    if w.adapter == 2:
+        return 0
+    pairs = (w.shape.projections[name] for name in w.setup.target_names)
+    return 2 * w.shape.layers * w.setup.rank * sum(out + wide for out, wide in pairs)
+
+
+def loss(w: Widths) -> tuple[int, int, int]:
+    """(activations, weights cast, logits) at the fullest moment of the loss."""
+    v, h, t = w.shape.vocab, w.shape.hidden, w.setup.tokens
+    cast = 2 * v * h if w.table == 4 and w.setup.autocast else 0
+    if w.setup.loss == "full_logits":
+        return 0, cast, 12 * v * t
+    if w.setup.stack == "trl":
+        tile = 2 * min(t, TRL_ROWS) * TRL_COLUMNS
+        return (2 * w.stream + 4) * h * t, 2 * TRL_COLUMNS * h if cast else 0, tile
+    return _tiled(w, cast)
+
+
+def _tiled(w: Widths, cast: int) -> tuple[int, int, int]:
+    """labkit.loss: the tile of one turn beside that of the turn before, and the gradient of h."""
+    v, h, t = w.shape.vocab, w.shape.hidden, w.setup.tokens
+    rows = max(1, TILE // (4 * v))
+    turns = 2 if t > rows else 1
+    tile = 4 * v * min(rows, t)
+    half = tile // 2 if w.compute == 2 else 0  # 16-bit logits beside their float32 copy
+    slope = tile // 2 if w.stream == 2 else 0  # the gradient in the dtype of h
+    widest = turns * tile + half + (turns - 1) * slope
+    casting = (turns - 1) * (tile + slope) + half
+    states = (3 if w.setup.batch > 1 else 2) * w.stream * h * t
+    casts = cached(w)
+    weights = 0 if w.setup.adapted else 8 * v * h  # the head's gradient in float32, and scaled
+    if casting + cast > widest:
+        return states, cast + casts + weights, casting
+    return states, casts + weights, widest
