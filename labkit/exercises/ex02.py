@@ -198,8 +198,8 @@ QUESTIONS = [
             ),
             Choice(
                 "The loss: one that never holds the whole table of logits",
-                "At the peak three float32 tables of 4,096 x 128,256 numbers are alive, nearly "
-                "three quarters of all bytes. A fused loss does the same sum tile by tile.",
+                "At the peak three float32 tables of 4,096 x 128,256 numbers are alive, more "
+                "than two thirds of all bytes. A fused loss does the same sum tile by tile.",
                 right=True,
             ),
             Choice(
