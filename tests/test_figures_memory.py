@@ -18,7 +18,7 @@ def axes():
 @pytest.mark.parametrize("stack", ["transformers+peft", "trl"])
 def test_the_timeline_is_as_high_as_the_peak_and_names_its_phase(stack):
     found = estimate(ONE, TrainingSetup(stack=stack))
-    ax = timeline(axes(), moments(found.phases), list(found.phases), "a step", legend=True)
+    ax = timeline(axes(), moments(found.phases), list(found.phases), "a step")
     top = max(vertex[1] for area in ax.collections for vertex in area.get_paths()[0].vertices)
     assert top == pytest.approx(found.peak / GIB)
     title = ax.get_title() or ax.get_title(loc="left")

@@ -21,7 +21,6 @@ def timeline(
     moments: Sequence[tuple[float, Mapping[str, int]]],
     phases: Sequence[str],
     title: str = "",
-    legend: bool = False,
 ) -> Axes:
     """Bytes alive along one step, stacked by group.
 
@@ -45,8 +44,8 @@ def timeline(
     for number in range(1, len(phases)):
         ax.axvline(number, color=INK, linewidth=0.6, alpha=0.4)
     ax.tick_params(axis="x", length=0)
-    if legend:
-        ax.legend(loc="upper right")
+    ax.legend(loc="upper right")
+    ax.set_ylim(top=1.45 * top / GIB)  # room for the legend
     return ax
 
 

@@ -13,17 +13,16 @@
 
 # %%
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import torch
-from matplotlib.axes import Axes
 from torch.nn import functional as F
 
 from labkit import linears, models, sizes, train
-from labkit.budget import counting, pricing, serving, training
-from labkit.budget.groups import moments
+from labkit.budget import counting, groups, pricing, serving, training
 from labkit.exercises import check, quiz, use
 from labkit.figures import memory as draw
 from labkit.figures import picture
@@ -121,7 +120,8 @@ Table(("model", "16 bits, GiB", "4 bits, GiB", "after prepare, GiB", "bits a par
 #
 # **Where this stops:** these are bytes at rest. bitsandbytes also keeps a small table of levels for
 # each map, about a kilobyte.
-#
+
+# %% [markdown]
 # ## 2. What trains: adapters, gradients, moments
 #
 # **Claim:** all that training adds at rest is proportional to the parameters that train.
@@ -198,7 +198,7 @@ for name, itemsize in (("adamw", 4), ("adamw", 2), ("adamw_8bit", 4), ("paged_ad
 
 # %% [markdown]
 # For LoRA the optimizer is small whatever it is called: less than a tenth of a GiB at rank 16 of
-# 1B. Paging half of it saves a few MiB.
+# 1B. Pages take 48 of its 86 MiB out of the allocator, and 8 bits save 64.
 #
 # **Where this stops:** full fine-tuning. There every parameter has moments, and they are the
 # largest piece of all.
@@ -206,24 +206,25 @@ for name, itemsize in (("adamw", 4), ("adamw", 2), ("adamw_8bit", 4), ("paged_ad
 # %% [markdown]
 # ## 3. What a step holds for a while
 #
-# **Claim:** a frozen layer keeps activations all the same. Per token it keeps, in QLoRA with
-# bfloat16 adapters and fused attention:
+# **Claim:** a frozen layer keeps activations too. In QLoRA with bfloat16 adapters and fused
+# attention, per token:
 #
 # | what | numbers | bytes each |
 # |---|---|---|
-# | the input of each of two norms, in float32 | $h$ | 4 |
-# | one over the size of that input, for each norm | 1 | 4 |
-# | what each norm puts out: q, k, v read the first, gate and up the second | $h$ | 2 |
-# | queries and attention's output | $q$ each | 2 |
-# | keys and values | $k$ each | 2 |
-# | the logarithm of each head's softmax sum | heads | 4 |
-# | gate, its silu, up, their product | $i$ each | 2 |
-# | $Ax$ of each of the seven adapters | $r$ | 2 |
+# | two norms: input | $h$ each | 4 |
+# | their scale | 1 each | 4 |
+# | their output, which the maps read | $h$ each | 2 |
+# | queries, attention's output | $q$ each | 2 |
+# | keys, values | $k$ each | 2 |
+# | log of each softmax sum | heads | 4 |
+# | gate, its silu, up, product | $i$ each | 2 |
+# | $Ax$ of seven adapters | $r$ each | 2 |
 
 # %% [markdown]
 # <!-- exercise: 02.5 -->
 #
-# Add the table up: the bytes that one layer keeps for the backward pass, for each token.
+# Add the table up: the bytes that one layer keeps for the backward pass, for each token. A tensor
+# that several maps read is kept once.
 #
 # In: the shape and the rank. Out: a whole number of bytes.
 
@@ -322,11 +323,11 @@ rows = [
 Table(("model", "vocabulary", "GiB for 4,096 tokens"), rows)
 
 # %% [markdown]
-# The tables depend on tokens and vocabulary alone. So a 1B model with 128,256 entries makes the
-# same tables as a 70B model does, and four times those of a 7B model with 32,000.
+# The tables depend on tokens and vocabulary alone: 1B and 70B make the same ones here, and four
+# times those of the 7B model.
 #
-# **Where this stops:** a *fused* loss makes a few rows at a time and never holds the table. TRL's
-# trainer does so by default today, and so does `causal_loss` in labkit.
+# **Where this stops:** a *fused* loss makes a few rows at a time and never holds the table. Today's
+# TRL does so, and `causal_loss` in labkit.
 #
 # ### A weight for a moment
 #
@@ -391,13 +392,11 @@ steps = {"after prepare, all logits": estimate(one, plain), "lean": estimate(one
 assert all(peak(step.phases) == (step.phase, step.peak) for step in steps.values())
 said = "; ".join(f"{name} {s.peak / GIB:.2f} GiB, in {s.phase}" for name, s in steps.items())
 
-
-def panel(name: str) -> Callable[[Axes], Axes]:
-    phases, first = steps[name].phases, name != "lean"
-    return lambda ax: draw.timeline(ax, moments(phases), list(phases), name, legend=first)
-
-
-picture(f"What is alive in one step, at its fullest: {said}", *map(panel, steps))
+panels = [
+    partial(draw.timeline, moments=groups.moments(s.phases), phases=list(s.phases), title=name)
+    for name, s in steps.items()
+]
+picture(f"What is alive in one step, at its fullest: {said}", *panels)
 
 # %% [markdown]
 # One setting, two ways to run it, and a factor of four. On the left the logits tower for a moment.
