@@ -14,9 +14,9 @@ stand where the terms are: parts.py, kept.py, working.py.
 
 import math
 
-from labkit.memory import kept, working
+from labkit.memory import formulas, kept, working
 from labkit.memory.breakdown import KINDS, Breakdown
-from labkit.memory.kept import Widths
+from labkit.memory.kept import Kept, Widths
 from labkit.memory.parts import optimizer_bytes, peak
 from labkit.memory.setup import TrainingSetup
 from labkit.memory.shapes import ModelShape, SetupError
@@ -57,54 +57,101 @@ def estimate(shape: ModelShape, setup: TrainingSetup) -> Breakdown:
         smi=smi_of(top),
         engine="closed form",
         phases=found,
+        rules=formulas.rules(Widths(shape, setup), phase),
     )
 
 
 def phases(shape: ModelShape, setup: TrainingSetup) -> dict[str, dict[str, int]]:
     """Bytes by kind at the fullest moment of each phase of the second step."""
     check(shape, setup)
-    w = Widths(shape, setup)
-    standing = resident(w)
-    gradients = trained_bytes(w)
-    so_far = gradients if setup.accumulation > 1 else 0
-    layer = kept.layer(shape, setup)
-    held = kept.total(layer)
-    edge = w.stream * shape.hidden * setup.tokens  # one residual stream
-    through = shape.layers * (edge if setup.checkpointing else held)
-    last = (4 * shape.hidden + 4) * setup.tokens  # the last norm
-    mask = working.mask_bytes(w)
-
-    # A float32 stream is kept by the first norm as it is: it is the layer's input, counted above.
-    whole = held - (edge if setup.checkpointing and w.stream == 4 else 0)
-    one = whole if setup.checkpointing else 0
-    work, unpacked = working.backward(w, layer)
-    ahead, opened = working.forward(w)
-    waiting = head_gradient(w) if so_far and shape.tied else 0  # for the embedding's share
-    first = so_far + waiting if so_far else head_gradient(w)
-    ends = [
-        _merge(standing, first, through + one + mask, work, unpacked),
-        _merge(standing, gradients + waiting, edge + whole + mask, work, unpacked),
-        _merge(standing, gradients + waiting + tied_gradients(w), edge, 0, 0),
-    ]
-    loss = working.loss(w)
-    casts = working.cached(w)
+    step = Step(Widths(shape, setup), kept.layer(shape, setup))
     return {
-        "forward": _merge(standing, so_far, through + mask, ahead + edge, opened + casts),
-        "loss": _merge(standing, so_far, through + last + mask, *loss),
-        "backward": max(ends, key=lambda kinds: sum(kinds.values())),
-        "optimizer": _merge(standing, gradients, 0, 0, 0),
+        "forward": step.forward(),
+        "loss": step.loss(),
+        "backward": max(step.backward(), key=lambda kinds: sum(kinds.values())),
+        "optimizer": step.holding(gradients=step.gradients, activations=step.left),
     }
 
 
-def _merge(
-    standing: dict[str, int], gradients: int, kept: int, work: int, unpacked: int, logits: int = 0
-) -> dict[str, int]:
-    return standing | {
-        "gradients": gradients,
-        "activations": kept + work,
-        "dequantisation": unpacked,
-        "logits": logits,
-    }
+class Step:
+    """One training step: what stands there, and what each phase adds."""
+
+    def __init__(self, widths: Widths, layer: tuple[Kept, ...]) -> None:
+        self.w, self.layer = widths, layer
+        shape, setup = widths.shape, widths.setup
+        self.standing = resident(widths)
+        self.gradients = trained_bytes(widths)
+        self.so_far = self.gradients if setup.accumulation > 1 else 0
+        self.edge = widths.stream * shape.hidden * setup.tokens  # the residual stream, once
+        self.mask = working.mask_bytes(widths)
+        whole = sum(each.bytes for each in layer)
+        if setup.checkpointing:
+            self.through = shape.layers * self.edge
+            # A float32 stream is kept by the first norm as it is: the layer's input, counted.
+            self.whole = whole - (self.edge if widths.stream == 4 else 0)
+        else:
+            # The embedding is frozen, so nothing goes back through the first norm of all.
+            first = (4 * shape.hidden + 4) * setup.tokens if setup.adapted else 0
+            self.through, self.whole = shape.layers * whole - first, whole
+        # The embedding's output and its gradient hang on the loss as long as it has a name.
+        hangs = setup.checkpointing and setup.adapted and not setup.trainer
+        self.left = 2 * self.edge if hangs else 0
+
+    def holding(self, **more: int) -> dict[str, int]:
+        """What stands there, with the bytes of these kinds beside it."""
+        return self.standing | more
+
+    def forward(self) -> dict[str, int]:
+        work, opened = working.forward(self.w, self.layer)
+        before = self.left if self.so_far else 0  # of the micro-batch before
+        return self.holding(
+            gradients=self.so_far,
+            activations=self.through + self.edge + self.mask + before + work,
+            dequantisation=opened + working.cached(self.w),
+        )
+
+    def loss(self) -> dict[str, int]:
+        work, opened, logits = working.loss(self.w)
+        setup, h = self.w.setup, self.w.shape.hidden
+        mask = self.mask if setup.checkpointing else 0
+        before = self.left if self.so_far and setup.loss == "fused" else 0
+        norm = (4 * h + 4) * setup.tokens  # the last one
+        return self.holding(
+            gradients=self.so_far,
+            activations=self.through + norm + mask + before + work,
+            dequantisation=opened,
+            logits=logits,
+        )
+
+    def before_first(self) -> int:
+        """Gradients that are there when the way back comes to the first layer."""
+        one = sum(n * size for n, size in sizes(self.w))
+        table = 0 if self.w.shape.tied else head_gradient(self.w)  # the embedding's comes last
+        return self.gradients - one - table
+
+    def backward(self) -> list[dict[str, int]]:
+        """At the last layer, where all is kept; at the first, with all gradients; behind it."""
+        shape, setup = self.w.shape, self.w.setup
+        work, opened = working.backward(self.w, self.layer)
+        table = head_gradient(self.w)
+        waiting = table if self.so_far and shape.tied else 0  # for the embedding's share
+        mask, one = (self.mask, self.whole) if setup.checkpointing else (0, 0)
+        return [
+            self.holding(
+                gradients=(self.so_far or table) + waiting,
+                activations=self.through + one + mask + work,
+                dequantisation=opened,
+            ),
+            self.holding(
+                gradients=self.so_far + waiting or self.before_first(),
+                activations=self.edge + self.whole + mask + work,
+                dequantisation=opened,
+            ),
+            self.holding(
+                gradients=self.gradients + waiting + tied_gradients(self.w),
+                activations=self.edge,
+            ),
+        ]
 
 
 def resident(w: Widths) -> dict[str, int]:

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -77,12 +78,15 @@ def stepped(shape: ModelShape, setup: TrainingSetup, listing: bool = False) -> d
     begin = time.perf_counter()
     tracker = Tracker(shape)
     tracker.listing = listing
-    with FakeTensorMode(allow_non_fake_inputs=True), tracker, fakes.gpu_manners(tracker):
+    if setup.loss == "fused":
+        tracker.owned = (shape.vocab, shape.hidden)
+    fused = setup.stack == "trl" and setup.loss == "fused"
+    manners = fakes.trl_manners() if fused else nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), tracker, fakes.gpu_manners(), manners:
         base = building.bare(shape, setup, "cpu", fakes.packed_class())
         with torch.no_grad():
             model = building.adapt(base, setup)
         building.checkpointed(model, setup)
-        fused = setup.stack == "trl" and setup.loss == "fused"
         if fused:
             _trl_head(base)
         _name(tracker, model)

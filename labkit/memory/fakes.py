@@ -5,7 +5,7 @@ kernels keep. So, while `gpu_manners` holds:
 
     attention   fused: keeps q, k, v, the output and a log-sum-exp; with a mask also the mask as
                 numbers (flash and memory-efficient kernels)
-    softmax     of 16-bit scores in float32 without a wide copy of them
+    softmax     on its way back holds the product of gradient and output beside both
     dropout     keeps one byte a number, not noise as wide as the input
     autocast    torch.is_autocast_enabled() answers for the CPU
     TRL's tile  is folded by a kernel that needs nothing beside it
@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from labkit.memory.parts import optimizer_bytes
 from labkit.memory.setup import TrainingSetup
-from labkit.memory.tracker import Tracker
 
 FUSED_ROWS = 512  # more rows than this unpack a large 4-bit map also in the forward pass (sm_90)
 LARGE = 4 * 2**20  # values of a map that counts as large there
@@ -78,16 +77,20 @@ def _sdpa(
 
 
 class _Softmax(torch.autograd.Function):
+    """Softmax of float32 scores; its way back multiplies gradient and output first."""
+
     @staticmethod
     def forward(ctx: Any, scores: Tensor) -> Tensor:  # noqa: ANN401
-        out = torch.empty_like(scores, dtype=torch.float32)
+        out = torch.empty_like(scores)
         ctx.save_for_backward(out)
-        ctx.dtype = scores.dtype
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # noqa: ANN401
-        return torch.empty_like(grad, dtype=ctx.dtype)
+        both = torch.empty_like(grad)
+        back = torch.empty_like(grad)
+        del both
+        return back
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -195,18 +198,16 @@ def _module_to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # no
 
 
 @contextmanager
-def gpu_manners(tracker: Tracker) -> Iterator[None]:
+def gpu_manners() -> Iterator[None]:
     """Within it PyTorch, PEFT and TRL keep what they keep on a GPU."""
     from peft.tuners.lora import dora
     from transformers import masking_utils
 
     functional = torch.nn.functional
-    real_softmax, enabled = functional.softmax, torch.is_autocast_enabled
+    enabled = torch.is_autocast_enabled
 
     def softmax(x: Tensor, dim: int = -1, _stacklevel: int = 3, dtype: Any = None) -> Tensor:  # noqa: ANN401
-        if dtype is torch.float32 and x.dtype is not torch.float32:
-            return _Softmax.apply(x)
-        return real_softmax(x, dim, dtype=dtype)
+        return _Softmax.apply(x.to(dtype or x.dtype))
 
     def dense(module: nn.Module) -> Tensor:
         return module.dense() if hasattr(module, "dense") else module.weight

@@ -121,10 +121,6 @@ def layer(shape: ModelShape, setup: TrainingSetup) -> tuple[Kept, ...]:
     return tuple(kept for part in parts for kept in part if kept.bytes)
 
 
-def total(kept: tuple[Kept, ...]) -> int:
-    return sum(each.bytes for each in kept)
-
-
 def _norms(w: Widths) -> Iterator[Kept]:
     """Each norm keeps its input in float32 and 1 / rms; if it trains, its normalised input too."""
     t, h = w.setup.tokens, w.shape.hidden

@@ -37,6 +37,7 @@ class Tracker(TorchDispatchMode):
         self.maps = maps | {(wide, out) for out, wide in maps}
         self.vocab = shape.vocab
         self.kinds = dict.fromkeys(KINDS, 0)
+        self.owned: tuple[int, ...] = ()  # shape of a gradient that is added to in place
         self.total = 0
         self.alive: dict[int, tuple[int, str]] = {}  # a storage's number -> bytes and kind
         self.numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -55,11 +56,20 @@ class Tracker(TorchDispatchMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> Any:  # noqa: ANN401
+        if self.added_in_place(func, args):
+            return args[0]
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self.see(leaf, self.kind_of(leaf))
         return out
+
+    def added_in_place(self, func: torch._ops.OpOverload, args: tuple[Any, ...]) -> bool:
+        """Whether autograd adds a second gradient into the first: never for a tensor subclass,
+        such as a fake one, but for a table's gradient that a fused loss has handed over."""
+        if not self.owned or func is not torch.ops.aten.add.Tensor or torch.is_grad_enabled():
+            return False
+        return all(getattr(each, "shape", None) == self.owned for each in args[:2])
 
     def kind_of(self, tensor: torch.Tensor) -> str:
         """What a new tensor is, by its shape: a table over the vocabulary, a weight, or neither."""

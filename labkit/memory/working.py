@@ -18,6 +18,7 @@ from labkit.memory.kept import Kept, Widths, masked
 TILE = 64 * 2**20  # labkit.loss.CHUNK_BYTES: float32 logits that exist at one time
 TRL_ROWS, TRL_COLUMNS = 4096, 32768  # the tile of TRL's fused head
 Pair = tuple[int, int]
+PARTS = ("input", "dropout", "A x", "DoRA", "unpacked")  # what an adapted map keeps
 
 
 def mask_bytes(w: Widths) -> int:
@@ -38,12 +39,12 @@ def dense(w: Widths, name: str) -> int:
     return w.base * out * wide + constants
 
 
-def forward(w: Widths) -> Pair:
+def forward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     """The last layer on its way forward, where nothing or only its input is kept before it."""
     i, t = w.shape.intermediate, w.setup.tokens
     if not w.setup.checkpointing:
-        return ahead(w)
-    work, opened = ahead(w)
+        return ahead(w, layer)
+    work, opened = ahead(w, layer)
     return work + 3 * w.inner * i * t, opened
 
 
@@ -52,45 +53,41 @@ def backward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     gradient = w.stream * w.shape.hidden * w.setup.tokens
     moments = [down(w, layer), product(w, layer)]
     if w.setup.checkpointing:
-        work, opened = ahead(w)
-        later = ("input", "DoRA", "unpacked") if w.setup.magnitudes else ()  # not made yet
-        unmade = _bytes(layer, *(f"{part} (down_proj)" for part in later))
-        moments.append((work + between(w) - unmade, opened))
+        moments.append(ahead(w, layer))
     if w.setup.attention == "eager":
         moments.append(scores(w, layer))
     work, opened = max(moments, key=sum)
     return gradient + work, opened
 
 
-def ahead(w: Widths) -> Pair:
-    """down_proj on its way forward: its input, and what its adapter makes of it."""
-    name, t = "down_proj", w.setup.tokens
-    wide = w.shape.projections[name][1]
-    one = wide * t
-    own, size = kept.own(w, name)
+def ahead(w: Widths, layer: tuple[Kept, ...]) -> Pair:
+    """down_proj on its way forward: the frozen map first, then its adapter."""
+    name, t, h = "down_proj", w.setup.tokens, w.shape.hidden
+    one = w.shape.projections[name][1] * t
+    alone, size = kept.own(w, name)
     adapted = name in w.setup.target_names
-    shared = (adapted or not w.setup.adapted) and not own
-    work = 0 if shared else w.inner * one
+    shared = (adapted or not w.setup.adapted) and not alone
+    read = 0 if shared else w.inner * one
+    unmade = _bytes(layer, *(f"{part} ({name})" for part in PARTS)) - (size * one if shared else 0)
+    frozen = (read + between(w) - unmade, dense(w, name))
     if not adapted:
-        return work, dense(w, name)
+        return frozen
     copies = [w.adapted(name)] * ((w.adapted(name) != w.inner) + bool(w.setup.dropout))
-    if copies and own and size == copies[-1]:
+    if copies and alone and size == copies[-1] and not w.setup.magnitudes:
         copies.pop()  # the last copy is the one that is kept
-    copied = work + sum(copies) * one
+    answers = (2 if w.setup.quantized else 1) * w.out(name) * h * t  # PEFT clones 4-bit answers
+    work = read + sum(copies) * one + between(w) + answers
     if w.setup.magnitudes:
-        return copied, _factored(w, name)
-    return max((copied, 0), (work, dense(w, name)), key=sum)
+        return max(frozen, (work - unmade, _factored(w, name)), key=sum)
+    return max(frozen, (work, 0), key=sum)
 
 
 def between(w: Widths) -> int:
-    """What the layer's code still names while down_proj runs: residual, its input, the answer."""
-    names = [
-        n for n in ("gate_proj", "up_proj") if n in w.setup.target_names or not w.setup.adapted
-    ]
-    shared = any(not kept.own(w, name)[0] for name in names)
-    answers = 2 if w.setup.quantized else 1  # PEFT clones what a 4-bit map answers
-    each = w.stream * (1 if shared else 2) + answers * w.out("down_proj")
-    return each * w.shape.hidden * w.setup.tokens
+    """What the layer's code still names while down_proj runs: residual, and the MLP's input."""
+    pair = ("gate_proj", "up_proj")
+    read = [name for name in pair if name in w.setup.target_names or not w.setup.adapted]
+    shared = any(not kept.own(w, name)[0] for name in read)
+    return w.stream * (1 if shared else 2) * w.shape.hidden * w.setup.tokens
 
 
 def _factored(w: Widths, name: str) -> int:
@@ -123,8 +120,10 @@ def down(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     ]
     if adapted:
         wide = w.adapted(name)
-        answer = w.lora * w.shape.hidden * w.setup.tokens if w.lora != w.compute else 0
-        moments.append((w.lora * one + answer, 0))
+        # Float32 answers among 16-bit ones: their gradient as it comes, scaled, and cast back.
+        wides = (2 * w.lora + (0 if w.setup.quantized else w.compute)) * w.shape.hidden
+        answers = wides * w.setup.tokens if w.lora != w.compute else 0
+        moments.append((w.lora * one + answers, 0))
         moments.append(((wide + (wide if w.setup.dropout else w.lora)) * one - read, 0))
     return max(moments, key=sum)
 
@@ -169,7 +168,8 @@ def loss(w: Widths) -> tuple[int, int, int]:
         return 0, cast, 12 * v * t
     if w.setup.stack == "trl":
         tile = 2 * min(t, TRL_ROWS) * TRL_COLUMNS
-        return (2 * w.stream + 4) * h * t, 2 * TRL_COLUMNS * h if cast else 0, tile
+        table = 0 if w.setup.adapted else (4 + (2 if w.base == 2 else 0)) * v * h  # its gradient
+        return (2 * w.stream + 4) * h * t, 2 * TRL_COLUMNS * h if cast else 0, tile + table
     return _tiled(w, cast)
 
 
@@ -185,7 +185,10 @@ def _tiled(w: Widths, cast: int) -> tuple[int, int, int]:
     casting = (turns - 1) * (tile + slope) + half
     states = (3 if w.setup.batch > 1 else 2) * w.stream * h * t
     casts = cached(w)
-    weights = 0 if w.setup.adapted else 8 * v * h  # the head's gradient in float32, and scaled
     if casting + cast > widest:
-        return states, cast + casts + weights, casting
-    return states, casts + weights, widest
+        widest, casts = casting, casts + cast
+    if w.setup.adapted:
+        return states, casts, widest
+    # The head's gradient in float32: with a turn's share of it, then scaled and cast.
+    share, end = (4 + w.compute) * v * h, (8 + (2 if w.base == 2 else 0)) * v * h
+    return max((states, casts, widest + share), (states, 0, end), key=sum)
