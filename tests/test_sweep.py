@@ -96,7 +96,7 @@ def test_a_model_is_adapted_by_the_scale_of_its_spec():
 
 
 def options(**changes):
-    usual = {"ranks": [1, 4], "steps": [10, 20], "code_steps": 30}
+    usual = {"ranks": [1, 4], "steps": [10, 20], "code_steps": 30, "only": ranks.PARTS}
     return argparse.Namespace(**usual | changes)
 
 
@@ -106,6 +106,8 @@ def test_the_groups_differ_and_each_has_rates_of_its_own_kind():
     assert {spec.scale for spec in found if spec.method == "lora"} == {16, 4}
     assert {spec.scale for spec in found if spec.method == "rslora"} == {16, 8}
     assert all(spec.group == spec for spec in found)
+    codes = ranks.groups(options(only=["codes"]))
+    assert [(spec.learns, spec.rank) for spec in codes] == [("codes", rank) for rank in (0, 1, 4)]
     assert max(ranks.rates(FULL)) < max(ranks.rates(LORA))
 
 

@@ -30,9 +30,10 @@ from labkit.history import Step
 from labkit.skills import Example
 from labkit.sweep.frame import Row, Spec, linear_maps_train
 
+PARTS = ("task", "rslora", "codes")
 CODES, DIGITS = 500, 6
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-STEPS = (8, 20, 100)  # few, where ranks differ; and more than the task needs
+STEPS = (20,)  # of the task; full fine-tuning has it right by then
 RSLORA_STEPS, LONG = 20, 100
 CODE_STEPS, CODE_BATCH = 200, 32
 ALPHA = 16.0
@@ -50,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS))
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--code-steps", type=int, default=CODE_STEPS)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
 
 
 def groups(options: argparse.Namespace) -> list[Spec]:
@@ -68,7 +70,8 @@ def groups(options: argparse.Namespace) -> list[Spec]:
         replace(spec, steps=options.code_steps, learns="codes", batch=CODE_BATCH)
         for spec in of_rank
     ]
-    return [*task, *rslora, *codes]
+    parts = {"task": task, "rslora": rslora, "codes": codes}
+    return [spec for part in options.only for spec in parts[part]]
 
 
 @functools.cache
