@@ -10,7 +10,8 @@ those that cost no speed, then those whose loss was measured, by bytes a percent
 Changes of the run itself (rank, method, length) come last.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,16 +129,19 @@ RULES = (
 )  # fmt: skip
 
 
-def advice(shape: ModelShape, setup: TrainingSetup) -> list[Change]:
+_estimate = functools.lru_cache(maxsize=1024)(estimate)  # a plan meets the same setups again
+
+
+def advice(shape: ModelShape, setup: TrainingSetup, rules: Sequence[Rule] = RULES) -> list[Change]:
     """Every single change that lowers the peak, the best bargain first.
 
     Raises:
         SetupError: if the model cannot run the setup.
     """
-    peak, measured = estimate(shape, setup).peak, speeds()
+    peak, measured = _estimate(shape, setup).peak, speeds()
     found = [
-        Change(rule, changed, peak - estimate(shape, changed).peak, measured.get(rule.name))
-        for rule, changed in _applicable(setup)
+        Change(rule, changed, peak - _estimate(shape, changed).peak, measured.get(rule.name))
+        for rule, changed in _applicable(setup, rules)
     ]
     return sorted((change for change in found if change.saved > 0), key=lambda c: c.order)
 
@@ -153,17 +157,18 @@ def plan(shape: ModelShape, setup: TrainingSetup, limit: int) -> tuple[list[Chan
     Returns:
         The changes in the order to make them, and whether the run fits with all of them made.
     """
+    keeping = [rule for rule in RULES if rule.keeps]
     made: list[Change] = []
     now = setup
-    while estimate(shape, now).smi > limit:
-        left = [change for change in advice(shape, now) if change.rule.keeps]
+    while _estimate(shape, now).smi > limit:
+        left = advice(shape, now, keeping)
         if not left:
             return made, False
         made.append(left[0])
         now = left[0].setup
     for change in list(made):
         fewer = [one for one in made if one is not change]
-        if estimate(shape, _with(setup, fewer)).smi <= limit:
+        if _estimate(shape, _with(setup, fewer)).smi <= limit:
             made = fewer
     return made, True
 
@@ -175,9 +180,11 @@ def _with(setup: TrainingSetup, changes: list[Change]) -> TrainingSetup:
     return setup
 
 
-def _applicable(setup: TrainingSetup) -> Iterator[tuple[Rule, TrainingSetup]]:
+def _applicable(
+    setup: TrainingSetup, rules: Sequence[Rule]
+) -> Iterator[tuple[Rule, TrainingSetup]]:
     """The rules that apply, each with the setup that it makes; one that cannot be is left out."""
-    for rule in RULES:
+    for rule in rules:
         fields = rule.change(setup)
         if fields is None:
             continue
