@@ -91,6 +91,10 @@ def question(
     return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
 
 
+# As wide as the column, never as wide as what stands inside: a long table then scrolls by itself.
+NARROW = "width:0;min-width:100%"
+
+
 def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
     """Controls (see `explore`) over an area with what `html` gives for their values.
 
@@ -102,7 +106,8 @@ def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
     area = w.HTML(layout={"width": "100%"})
 
     def renew(_: object = None) -> None:
-        area.value = _set(html(**{control.name: _value(control, fields) for control in controls}))
+        made = html(**{control.name: _value(control, fields) for control in controls})
+        area.value = f'<div style="{NARROW}">{_set(made)}</div>'
 
     for field in fields.values():
         field.observe(renew, "value")

@@ -22,10 +22,11 @@ TEXT = 4.5  # contrast that WCAG 2.2, 1.4.3, asks of text
 NARROW = {"width": 620, "height": 900}
 SHOTS = {
     "parameters": "counting.explorer()",
-    "timeline": "draw.timeline(",
+    "timeline": "draw.timeline,",
     "training": CELL,
     "serving": "serving.explorer()",
     "cost": "pricing.explorer()",
+    "errors": "draw.errors(",
 }
 
 
@@ -110,16 +111,25 @@ def test_dragging_rank_and_sequence_moves_the_total(calculator):
     assert label.endswith(f"{wanted.headline}.")
 
 
-def test_it_works_with_the_keyboard_alone(calculator):
+def test_it_works_with_the_keyboard_alone(lab, calculator):
     box = number(calculator, "rank")
     box.focus()
     for key in ("ControlOrMeta+a", "6", "4", "Tab"):
         calculator.page.keyboard.press(key)
     says(calculator, rank=64)
-    menu = number(calculator, "stack")
+    menu, cells = number(calculator, "stack"), len(lab.cells())
     menu.focus()
-    calculator.page.keyboard.type("trl")
+    for _ in range(2):
+        calculator.page.keyboard.press("ArrowDown")
     says(calculator, rank=64, stack="trl")
+    for key in "bm":  # JupyterLab's own: insert a cell, make it Markdown
+        calculator.page.keyboard.press(key)
+    says(calculator, rank=64)  # the menu took "b" for "by hand"
+    assert len(lab.cells()) == cells
+    handle = calculator.locator("[role=slider]").first
+    handle.focus()
+    calculator.page.keyboard.press("ArrowRight")
+    says(calculator, rank=65)
 
 
 def test_what_cannot_be_is_said_in_a_sentence(calculator):
