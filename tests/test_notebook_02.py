@@ -23,7 +23,7 @@ from labkit.memory import (
     serving,
     weight_bytes,
 )
-from labkit.memory.rivals import RIVALS, base_and_a_fifth, by_parts, gpu_poor
+from labkit.memory.rivals import RIVALS, asked, base_and_a_fifth, gpu_poor, lesson
 
 SOLVED = Path(__file__).parents[1] / "notebooks/solutions/02_where_memory_goes.ipynb"
 ONE, SEVEN, SEVENTY, EIGHT = (
@@ -156,10 +156,10 @@ def test_the_rules_of_thumb_miss_in_both_directions_and_by_factors():
     held_back = [row for row in records.rows() if row.reported]
     assert len(held_back) >= 50
     ratios = [
-        rival.bytes(row.shape, row.setup) / row.peak
-        for rival in RIVALS.values()
+        formula(row.shape, row.setup) / row.peak
+        for name, formula in RIVALS.items()
         for row in held_back
-        if row.setup.method in rival.methods
+        if asked(name, row.setup)
     ]
     assert min(ratios) < 0.5 and max(ratios) > 2
     ours = [abs(estimate(row.shape, row.setup).peak / row.peak - 1) for row in held_back]
@@ -171,7 +171,7 @@ def test_the_rivals_give_their_own_published_numbers():
     assert gib == pytest.approx(8.3, rel=0.03)
     assert gpu_poor(ONE, TrainingSetup(batch=1)) / GIB == pytest.approx(2.6, rel=0.05)
     assert base_and_a_fifth(EIGHT, TrainingSetup()) / 1e9 == pytest.approx(4.8, abs=0.1)
-    seven = by_parts(SEVEN, TrainingSetup(seq_len=2048)) / GIB
+    seven = lesson(SEVEN, TrainingSetup(seq_len=2048)) / GIB
     assert seven == pytest.approx(3.9 * SEVEN.parameters / 7e9, rel=0.03)
 
 

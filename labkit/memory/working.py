@@ -53,7 +53,12 @@ def backward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     gradient = w.stream * w.shape.hidden * w.setup.tokens
     moments = [down(w, layer), product(w, layer)]
     if w.setup.checkpointing:
-        moments.append(ahead(w, layer))
+        # The layer is run again when its first kept tensor is asked for. The scaled gradient of the
+        # adapter's answer is there by then; with DoRA in float32, and beside a 16-bit stream twice.
+        wide = 4 if w.stream == 4 else 8
+        asked = (wide if w.setup.magnitudes else w.lora) * w.shape.hidden * w.setup.tokens
+        work, opened = ahead(w, layer)
+        moments.append((work + (asked if "down_proj" in w.setup.target_names else 0), opened))
     if w.setup.attention == "eager":
         moments.append(scores(w, layer))
     work, opened = max(moments, key=sum)
@@ -73,13 +78,16 @@ def ahead(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     if not adapted:
         return frozen
     copies = [w.adapted(name)] * ((w.adapted(name) != w.inner) + bool(w.setup.dropout))
-    if copies and alone and size == copies[-1] and not w.setup.magnitudes:
+    if copies and alone and size == copies[-1]:
         copies.pop()  # the last copy is the one that is kept
-    answers = (2 if w.setup.quantized else 1) * w.out(name) * h * t  # PEFT clones 4-bit answers
+    answers = w.out(name) * h * t
     work = read + sum(copies) * one + between(w) + answers
-    if w.setup.magnitudes:
-        return max(frozen, (work - unmade, _factored(w, name)), key=sum)
-    return max(frozen, (work, 0), key=sum)
+    if not w.setup.magnitudes:
+        return max(frozen, (work, 0), key=sum)
+    unmade = _bytes(layer, *(f"{part} ({name})" for part in ("input", "DoRA", "unpacked")))
+    first, then = _factored(w, name)
+    again = w.lora * one if w.setup.dropout and w.lora != w.adapted(name) else 0  # cast once more
+    return max(frozen, (work - unmade, first), (work + again, then), key=sum)
 
 
 def between(w: Widths) -> int:
@@ -87,19 +95,21 @@ def between(w: Widths) -> int:
     pair = ("gate_proj", "up_proj")
     read = [name for name in pair if name in w.setup.target_names or not w.setup.adapted]
     shared = any(not kept.own(w, name)[0] for name in read)
-    return w.stream * (1 if shared else 2) * w.shape.hidden * w.setup.tokens
+    residual = w.stream == 2  # a float32 one is what the second norm keeps
+    return w.stream * (residual + (not shared)) * w.shape.hidden * w.setup.tokens
 
 
-def _factored(w: Widths, name: str) -> int:
-    """DoRA's norm: B(A(identity)), the identity kept for its gradient, and three sums of weights.
+def _factored(w: Widths, name: str) -> Pair:
+    """DoRA's weights at two moments: while the norm is taken, and in the product after it.
 
-    Source: peft/tuners/lora/dora.py, get_lora_weight and get_weight_norm.
+    B(A(identity)) keeps the identity for its gradient; the norm takes three sums of weights.
+    Source: peft/tuners/lora/dora.py, get_lora_weight, get_weight_norm and forward.
     """
     out, wide = w.shape.projections[name]
     cast = 2 if w.setup.autocast and w.adapter == 4 else 0
-    first = (w.adapter + cast) * wide * wide + w.lora * out * wide
-    then = w.lora * wide * wide + 4 * w.adapted(name) * out * wide
-    return max(first, then)
+    identity, weight = w.lora * wide * wide, w.adapted(name) * out * wide
+    making = (w.adapter + cast) * wide * wide + w.lora * out * wide
+    return max(making, identity + 4 * weight), identity + 2 * weight
 
 
 def down(w: Widths, layer: tuple[Kept, ...]) -> Pair:

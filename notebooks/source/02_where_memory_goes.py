@@ -28,7 +28,7 @@ from labkit.figures import memory as draw
 from labkit.figures import picture
 from labkit.memory import GIB, ModelShape, TrainingSetup, estimate, records
 from labkit.memory.dry_run import dry_run
-from labkit.memory.rivals import RIVALS
+from labkit.memory.rivals import RIVALS, asked
 from labkit.memory.tracker import Tracker
 from labkit.saved import saved
 from labkit.table import Table
@@ -525,9 +525,9 @@ Table(("GiB at the peak", "LoRA", "QLoRA"), table)
 # %%
 held_back = [row for row in records.rows() if row.reported]
 ratios = {"closed form": [estimate(r.shape, r.setup).peak / r.peak for r in held_back]}
-for name, rival in RIVALS.items():
-    meant = [row for row in held_back if row.setup.method in rival.methods]
-    ratios[name] = [rival.bytes(row.shape, row.setup) / row.peak for row in meant]
+for name, formula in RIVALS.items():
+    meant = [r for r in held_back if asked(name, r.setup)]
+    ratios[name] = [formula(r.shape, r.setup) / r.peak for r in meant]
 off = [abs(ratio - 1) for ratio in ratios["closed form"]]
 print(f"{len(held_back)} rows: median error {median(off):.2%}, worst {max(off):.1%}")
 assert median(off) <= 0.02 and max(off) <= 0.065
