@@ -5,6 +5,11 @@ Read in this order; each module is one idea and imports only modules above it.
     project     where the repository, its data and its public address are
     table       a table as text and as HTML
     linears     what a frozen linear map applies, whatever stores its weight
+    lora        a trained update of low rank beside a frozen linear map
+    fused       the same for chosen parts of one fused matrix
+    lowrank     what a low rank can hold, and how far the first step goes at each rank
+    saved       bytes that a forward pass keeps for the backward pass
+    spectra     singular values of an update, read from its two thin factors
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -12,7 +17,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
-    sizes       bytes of a model's parameters by kind
+    sizes       bytes of parameters by kind, and what training holds for them
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
     svg         small drawings that follow the theme
@@ -23,10 +28,12 @@ Read in this order; each module is one idea and imports only modules above it.
     prepare     what prepare_model_for_kbit_training changes
     evaluate    answers and scores
     adapters    an adapter folder with its card
+    interchange  adapter folders as PEFT writes and reads them
     machine     which GPU, driver and versions a row was measured with
     memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
+    budget      what a run needs, serves and costs: pure functions under controls
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
     pins        what is installed, against the pins or the ranges
@@ -34,6 +41,8 @@ Read in this order; each module is one idea and imports only modules above it.
     pretrain    python -m labkit.pretrain: makes the tiny model
     finetune    python -m labkit.finetune: the fine-tune without a browser
     measure     python -m labkit.measure: the real size, on a GPU
+    bench       python -m labkit.bench: our layers beside the libraries', in turns
+    sweep       python -m labkit.sweep: many tuned fine-tunes, kept as rows
     notebook    one source file as two notebooks
     build       python -m labkit.build: makes the notebooks
 """

@@ -2,6 +2,7 @@
 
 task         the record as JSON: valid at all, share of right fields, exactly right
 regression   what the base model could do before: exact match, by skill
+forced       exact match without writing a word: one forward pass over the right answers
 """
 
 import json
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
-from labkit.data import Example, chat
+from labkit.data import IGNORE, Example, chat, collate, encode
 from labkit.models import dense_on_cpu
 
 if TYPE_CHECKING:
@@ -48,6 +50,20 @@ class SkillScore:
         lost = sorted((score, skill) for skill, score in self.by_skill.items() if score < 1)
         parts = ", ".join(f"{skill} {score:.0%}" for score, skill in lost) or "no skill lost"
         return f"regression, {self.n} questions: {self.exact_match:.1%} exactly right ({parts})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class ForcedScore:
+    """Over `n` right answers: the share that greedy decoding would give, and the mean loss."""
+
+    n: int
+    exact_match: float
+    loss: float  # nats a learnt token
+
+    def __str__(self) -> str:
+        return f"{self.exact_match:.1%} of {self.n} exactly right, loss {self.loss:.4f}"
 
     __repr__ = __str__
 
@@ -179,3 +195,35 @@ def score_regression(
 ) -> SkillScore:
     """Answer and grade the skills of the base model."""
     return grade_skills(answers(model, tokenizer, [e.prompt for e in examples]), examples)
+
+
+@torch.no_grad()
+def forced_score(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[Example],
+    batch: int = 50,
+) -> ForcedScore:
+    """Exact match of greedy answers, and the loss, in one forward pass over the right answers.
+
+    Greedy decoding gives the right answer exactly if the likeliest token is the right one at each
+    of its places, the end of turn included, each time after the right tokens before it.
+
+    Raises:
+        ValueError: if there is no example.
+    """
+    _same_number(examples, examples)
+    encoded = [encode(tokenizer, example) for example in examples]
+    right, nats, learnt, was_training = 0, 0.0, 0, model.training
+    model.eval()
+    try:
+        for start in range(0, len(encoded), batch):
+            part = collate(encoded[start : start + batch], tokenizer.pad_token_id)
+            ids, mask, labels = (v.to(model.device) for v in part.values())
+            logits, labels = model(ids, attention_mask=mask).logits[:, :-1].float(), labels[:, 1:]
+            right += int(((logits.argmax(-1) == labels) | (labels == IGNORE)).all(1).sum())
+            flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+            nats, learnt = nats + flat.item(), learnt + int((labels != IGNORE).sum())
+    finally:
+        model.train(was_training)
+    return ForcedScore(len(encoded), right / len(encoded), nats / learnt)

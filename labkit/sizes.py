@@ -1,4 +1,8 @@
-"""Bytes of a model's parameters by kind: linear maps, embeddings, norms."""
+"""Bytes of a model's parameters by kind, and the bytes that training holds for them.
+
+bytes_of      linear maps, embeddings, norms of a model at hand
+held_bytes    weights, gradients and Adam's moments, from two counts
+"""
 
 from dataclasses import dataclass
 
@@ -47,3 +51,13 @@ def compared(before: Bytes, after: Bytes) -> Table:
         for kind, said in names.items()
     ]
     return Table(("parameters", "as it is, MiB", "NF4, MiB"), rows)
+
+
+def held_bytes(frozen: int, trained: int) -> tuple[int, int, int]:
+    """Bytes that training holds for weights, for gradients and for Adam's moments, in this order.
+
+    Args:
+        frozen: numbers that rest in bfloat16.
+        trained: numbers in float32; the gradient and the two moments of each are float32 too.
+    """
+    return 2 * frozen + 4 * trained, 4 * trained, 2 * 4 * trained

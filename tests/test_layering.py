@@ -82,6 +82,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "adapters",
         "pretrain",
         "measure",
+        "bench",
     }
     for library in ("transformers", "peft", "bitsandbytes", "trl"):
         assert importers(library) <= allowed, library

@@ -35,6 +35,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "grid.alpha": 0.3,
+    "axes.axisbelow": True,
 } | {
     f"{name}color": INK
     for name in ("text.", "axes.edge", "axes.label", "axes.title", "xtick.", "ytick.", "grid.")
@@ -77,7 +78,7 @@ def picture(
         for number, draw in enumerate(drawings, 1):
             draw(figure.add_subplot(1, len(drawings), number))
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(text, format="svg", transparent=True)
     return Picture(alt, _themed(text.getvalue(), alt))
 
 

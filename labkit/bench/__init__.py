@@ -1,0 +1,10 @@
+"""Speed and memory of labkit's layers beside those of the libraries that one would use instead.
+
+    python -m labkit.bench lora --out FILE     one subject, its rows as lines of JSON
+
+    timing     steps in turns, medians and their intervals, peak bytes
+    lora       LoRALinear, PEFT's layer and loralib's formula
+
+A subject is a module here with `arguments(parser)` and `rows(options)`, which yields one dict for
+each thing measured. All that is compared is measured in one run on one machine, in turns.
+"""
