@@ -44,7 +44,7 @@ def forward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     i, t = w.shape.intermediate, w.setup.tokens
     if not w.setup.checkpointing:
         return ahead(w, layer)
-    work, opened = ahead(w, layer)
+    work, opened = ahead(w, ())  # nothing is kept inside it
     return work + 3 * w.inner * i * t, opened
 
 
