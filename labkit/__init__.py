@@ -44,6 +44,7 @@ Read in this order; each module is one idea and imports only modules above it.
     memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
+    budget      what a run needs, serves and costs: pure functions under controls
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
     pins        what is installed, against the pins or the ranges
