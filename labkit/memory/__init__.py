@@ -11,6 +11,7 @@ All three return a Breakdown: bytes by kind at the fullest moment of a step.
 
 from labkit.memory.breakdown import GIB, KINDS, Breakdown
 from labkit.memory.closed_form import estimate, phases
+from labkit.memory.engines import EngineError, dry_run, measure
 from labkit.memory.gpus import Fit, Gpu, fits, gpu, gpus
 from labkit.memory.parts import (
     adapter_parameters,
@@ -34,6 +35,7 @@ __all__ = [
     "STACKS",
     "Breakdown",
     "Cost",
+    "EngineError",
     "Fit",
     "Gpu",
     "ModelShape",
@@ -44,11 +46,13 @@ __all__ = [
     "cache_per_token",
     "cost",
     "dequantised_bytes",
+    "dry_run",
     "estimate",
     "fits",
     "gpu",
     "gpus",
     "logits_bytes",
+    "measure",
     "optimizer_bytes",
     "parameters",
     "peak",

@@ -179,9 +179,9 @@ def _adapters(w: Widths) -> Iterator[Kept]:
         yield Kept(f"A x ({name})", w.lora * w.setup.rank * t, "c r T", late)
         if not w.setup.magnitudes:
             continue
-        result = w.out(name) if not w.setup.dropout else w.compute
-        if w.setup.quantized and not w.setup.dropout:
-            result = w.read(name)
+        # Without dropout the frozen map's own answer; with it, a product with the unpacked weight.
+        frozen = w.read(name) if w.setup.quantized else w.out(name)
+        result = w.lora if w.setup.dropout else frozen
         yield Kept(f"DoRA ({name})", (result + w.lora) * out * t, f"2 c T out({name})", late)
         if w.setup.dropout and (w.setup.quantized or w.adapted(name) != w.base):
             size = 2 if w.setup.autocast else w.adapted(name)

@@ -6,6 +6,8 @@ out (what max_memory_allocated says) and those that were asked for.
 """
 
 import dataclasses
+import json
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -70,10 +72,10 @@ def row(shape: ModelShape, setup: TrainingSetup, steps: int = STEPS) -> dict[str
     return {
         "shape": shape.name,
         "setup": dataclasses.asdict(setup),
+        "steps": steps,
         "peak_allocated_bytes": max(marks.peaks.values()),
         "peak_requested_bytes": marks.asked,
         "peak_reserved_bytes": marks.reserved,
-        "smi_bytes": _used(),
         "phase_peaks": marks.peaks,
         "phase_rests": marks.rests,
         "alive_at_peak": blocks,
@@ -118,12 +120,6 @@ def _trainer(shape: ModelShape, setup: TrainingSetup, marks: Marks, steps: int) 
     }
 
 
-def _used() -> int:
-    """Bytes of the GPU that are not free: this process, if it is alone there."""
-    free, total = torch.cuda.mem_get_info()
-    return total - free
-
-
 def _alive_at_peak() -> dict[str, int]:
     """{bytes: how many} of the blocks alive at the fullest moment, the largest sums first."""
     trace = torch.cuda.memory._snapshot()["device_traces"][torch.cuda.current_device()]
@@ -146,3 +142,14 @@ def _alive_at_peak() -> dict[str, int]:
     counted = Counter(sizes.values())
     largest = sorted(counted.items(), key=lambda pair: -pair[0] * pair[1])[:LISTED]
     return {str(size): count for size, count in largest}
+
+
+def main() -> None:
+    """Measure the configuration on stdin, as engines.measure and the survey ask."""
+    said = json.loads(sys.stdin.read())
+    shape, setup = ModelShape(**said["shape"]), TrainingSetup(**said["setup"])
+    print(json.dumps(row(shape, setup, said.get("steps", STEPS))))
+
+
+if __name__ == "__main__":
+    main()

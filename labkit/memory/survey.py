@@ -1,13 +1,13 @@
-"""Peaks of many configurations, each in a process of its own, several at once on one GPU.
+"""Peaks of many configurations, each in a process of its own, several at once.
 
-    python -m labkit.memory.survey run --out FILE --workers 6 --seconds 450
-    python -m labkit.memory.survey run --list speeds --out FILE --workers 1     times count
-    python -m labkit.memory.survey row '{"shape": "llama-3.2-1b", "setup": {"batch": 1}}'
+    python -m labkit.memory.survey --out FILE --workers 6 --seconds 450
+    python -m labkit.memory.survey --list speeds --steps 6 --workers 1 --out FILE    times count
+    python -m labkit.memory.survey --engine rehearsal --out FILE          dry runs, on any CPU
 
 What a process allocates does not depend on its neighbours, so memory may be measured side by side;
-time may not. A configuration starts when its estimate fits beside those that run. A row, or what
-went wrong, is written as soon as it is there, and a configuration that FILE holds is not measured
-again. Rows say which versions they were measured with; another version may differ by a tensor.
+time may not. A configuration starts when its bound fits beside those that run. A row, or what went
+wrong, is written as soon as it is there, and a configuration that FILE holds is not run again.
+Rows say which versions they were measured with; another version may differ by a tensor.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,41 +43,32 @@ class Job:
     bytes: int
     began: float
 
-
-def text(shape: ModelShape, setup: TrainingSetup) -> str:
-    return json.dumps({"shape": shape.name, "setup": asdict(setup)})
-
-
-def row(said: str, steps: int) -> None:
-    """Measure one configuration in this process and print its row as the last line."""
-    import warnings
-
-    from labkit.memory import measuring
-
-    warnings.filterwarnings("ignore")
-    found = json.loads(said)
-    shape = ModelShape.preset(found["shape"])
-    print(json.dumps(measuring.row(shape, TrainingSetup(**found["setup"]), steps)))
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure a list of configurations until it or the time is used up."""
+    """Run a list of configurations until it or the time is used up."""
     begin, jobs = time.perf_counter(), []
-    waiting = [pair for pair in LISTS[options.list]() if grid.key(*pair) not in _there(options.out)]
+    there = _there(options.out)
+    waiting = [pair for pair in LISTS[options.list]() if grid.key(*pair) not in there]
     room = SHARE * options.gib * GIB
-    while (waiting or jobs) and time.perf_counter() - begin < options.seconds:
-        jobs = [job for job in jobs if not _ended(job, options)]
-        for pair in list(waiting):
-            need = max(estimate(*pair).reserved, grid.bound(*pair)) + BESIDE
-            if len(jobs) >= options.workers:
-                break
-            if not jobs or need + sum(job.bytes for job in jobs) <= room:
-                jobs.append(_start(*pair, need, options))
-                waiting.remove(pair)
-        time.sleep(0.2)
-    for job in jobs:
-        job.process.kill()
-        _write(options.out, job, f"not done after {time.perf_counter() - job.began:.0f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        while (waiting or jobs) and time.perf_counter() - begin < options.seconds:
+            jobs = [job for job in jobs if not _ended(job, options)]
+            for pair in list(waiting):
+                need = grid.bound(*pair) + BESIDE
+                if len(jobs) >= options.workers:
+                    break
+                if not jobs or need + sum(job.bytes for job in jobs) <= room:
+                    jobs.append(_start(*pair, need, Path(folder), options))
+                    waiting.remove(pair)
+            time.sleep(0.2)
+        for job in jobs:
+            job.process.kill()
+            job.process.wait()
+            _write(options.out, job, f"not done after {job.seconds:.0f} s")
     print(f"{len(waiting)} not begun, {time.perf_counter() - begin:.0f} s", flush=True)
 
 
@@ -92,14 +84,21 @@ def _there(out: Path) -> set[str]:
     }
 
 
-def _start(shape: ModelShape, setup: TrainingSetup, need: int, options: argparse.Namespace) -> Job:
-    command = [sys.executable, "-m", "labkit.memory.survey", "row", text(shape, setup)]
-    command += ["--steps", str(options.steps)]
-    log = options.out.with_name(f".{options.out.stem}.{time.monotonic_ns()}.log")
+def _start(
+    shape: ModelShape, setup: TrainingSetup, need: int, folder: Path, options: argparse.Namespace
+) -> Job:
+    said = {"shape": asdict(shape), "setup": asdict(setup), "steps": options.steps}
+    asked = folder / f"{time.monotonic_ns()}.json"
+    asked.write_text(json.dumps(said), encoding="utf-8")
+    log = asked.with_suffix(".log")
     threads = {"OMP_NUM_THREADS": "2", "TOKENIZERS_PARALLELISM": "false"}
-    with log.open("wb") as file:
+    with log.open("wb") as file, asked.open("rb") as stdin:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | threads
+            [sys.executable, "-W", "ignore", "-m", f"labkit.memory.{options.engine}"],
+            stdin=stdin,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | threads,
         )
     return Job(shape, setup, process, log, need, time.perf_counter())
 
@@ -107,7 +106,7 @@ def _start(shape: ModelShape, setup: TrainingSetup, need: int, options: argparse
 def _ended(job: Job, options: argparse.Namespace) -> bool:
     """Whether a job is over; then its row, or what went wrong, is in the file."""
     if job.process.poll() is None:
-        if time.perf_counter() - job.began < options.each:
+        if job.seconds < options.each:
             return False
         job.process.kill()
         job.process.wait()
@@ -117,14 +116,11 @@ def _ended(job: Job, options: argparse.Namespace) -> bool:
 
 def _write(out: Path, job: Job, error: str = "") -> None:
     lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    job.log.unlink()
-    good = job.process.returncode == 0 and not error
-    found: dict[str, Any] = (
-        json.loads(lines[-1]) if good else json.loads(text(job.shape, job.setup))
-    )
-    if not good:
+    found: dict[str, Any] = {"shape": job.shape.name, "setup": asdict(job.setup)}
+    if job.process.returncode == 0 and not error:
+        found |= json.loads(lines[-1])
+    else:
         found["error"] = (error + "\n".join(lines[-12:]))[-1500:]
-    found["process_seconds"] = round(time.perf_counter() - job.began, 1)
     with out.open("a", encoding="utf-8") as file:
         file.write(json.dumps(found) + "\n")
     said = estimate(job.shape, job.setup).peak / GIB
@@ -142,9 +138,8 @@ def _gpu_gib() -> float:
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     parser = argparse.ArgumentParser(prog="python -m labkit.memory.survey")
-    parser.add_argument("what", choices=("run", "row"))
-    parser.add_argument("row", nargs="?")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--engine", choices=("measuring", "rehearsal"), default="measuring")
     parser.add_argument("--list", choices=LISTS, default="survey")
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=450, help="for all of them")
@@ -152,12 +147,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--gib", type=float, help="memory to fill; that of the GPU if left out")
     options = parser.parse_args()
-    if (options.what == "row") != bool(options.row) or (options.what == "run" and not options.out):
-        parser.error("run needs --out FILE; row needs a configuration")
-    if options.what == "row":
-        row(options.row, options.steps)
-        return
-    options.gib = options.gib or _gpu_gib()
+    if options.gib is None:
+        options.gib = 1e6 if options.engine == "rehearsal" else _gpu_gib()
     run(options)
 
 

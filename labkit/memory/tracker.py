@@ -2,16 +2,13 @@
 
 A dispatch mode sees each operation after autograd has made it out of the model's code, forward and
 backward alike. Each new storage adds its bytes, rounded up to 512 as PyTorch's CUDA allocator does;
-a weak reference takes them off when the storage dies. What happens inside one kernel is not seen:
-a kernel that needs room of its own must say so through `transient`.
+a weak reference takes them off when the storage dies. What happens inside one kernel is not seen.
 
 Source of the method: torch.distributed._tools.mem_tracker, MemTracker.
 """
 
 import weakref
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,7 +44,6 @@ class Tracker(TorchDispatchMode):
     def restart(self) -> None:
         """Forget the fullest moment; begin anew from what is alive."""
         self.peak, self.peak_kinds = self.total, dict(self.kinds)
-        self.peak_sizes: Counter[int] = Counter()
 
     def __torch_dispatch__(
         self,
@@ -101,17 +97,6 @@ class Tracker(TorchDispatchMode):
             self.kinds[kind] += size
             self.alive[number] = (size, kind)
 
-    @contextmanager
-    def transient(self, size: int, kind: str) -> Iterator[None]:
-        """Within it `size` bytes more are alive, which no operation shows."""
-        self._add(rounded(size), kind)
-        yield
-        self._add(-rounded(size), kind)
-
-    def sizes(self) -> dict[int, int]:
-        """{bytes: how many} of what is alive."""
-        return dict(Counter(size for size, _ in self.alive.values()))
-
     def _gone(self, number: int) -> None:
         size, kind = self.alive.pop(number)
         self._add(-size, kind)
@@ -121,7 +106,3 @@ class Tracker(TorchDispatchMode):
         self.kinds[kind] += size
         if self.total > self.peak:
             self.peak, self.peak_kinds = self.total, dict(self.kinds)
-            if self.listing:
-                self.peak_sizes = Counter(s for s, _ in self.alive.values())
-
-    listing = False  # keep the sizes of all that is alive at the peak: slow, for looking into a row

@@ -87,7 +87,8 @@ def ahead(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     unmade = _bytes(layer, *(f"{part} ({name})" for part in ("input", "DoRA", "unpacked")))
     first, then = _factored(w, name)
     again = w.lora * one if w.setup.dropout and w.lora != w.adapted(name) else 0  # cast once more
-    return max(frozen, (work - unmade, first), (work + again, then), key=sum)
+    summing = 3 * 4 * h * t  # magnitudes times both answers, and the scaled one
+    return max(frozen, (work - unmade, first), (work + max(again, summing), then), key=sum)
 
 
 def between(w: Widths) -> int:
@@ -187,12 +188,11 @@ def _tiled(w: Widths, cast: int) -> tuple[int, int, int]:
     """labkit.loss: the tile of one turn beside that of the turn before, and the gradient of h."""
     v, h, t = w.shape.vocab, w.shape.hidden, w.setup.tokens
     rows = max(1, TILE // (4 * v))
-    turns = 2 if t > rows else 1
-    tile = 4 * v * min(rows, t)
-    half = tile // 2 if w.compute == 2 else 0  # 16-bit logits beside their float32 copy
-    slope = tile // 2 if w.stream == 2 else 0  # the gradient in the dtype of h
-    widest = turns * tile + half + (turns - 1) * slope
-    casting = (turns - 1) * (tile + slope) + half
+    one, two = 4 * v * min(rows, t), 4 * v * max(0, min(rows, t - rows))  # of the first turns
+    half = one // 2 if w.compute == 2 else 0  # 16-bit logits beside their float32 copy
+    slope = one // 2 if w.stream == 2 else 0  # the gradient in the dtype of h
+    widest = max(one + half, one + slope + (two + half * two // one if two else 0))
+    casting = max(half, one + slope + half * two // one if two else 0)
     states = (3 if w.setup.batch > 1 else 2) * w.stream * h * t
     casts = cached(w)
     if casting + cast > widest:
