@@ -22,7 +22,15 @@ from labkit.budget.code import as_code, run_of
 from labkit.budget.groups import GROUPS, grouped, moments
 from labkit.budget.speeds import PAIRS, reached, speeds
 from labkit.explore import Menu
-from labkit.memory import KINDS, ModelShape, SetupError, TrainingSetup, estimate, gpu
+from labkit.memory import (
+    KINDS,
+    ModelShape,
+    SetupError,
+    TrainingSetup,
+    estimate,
+    gpu,
+    records,
+)
 
 ONE = ModelShape.preset("llama-3.2-1b")
 PLAIN = TrainingSetup()
@@ -187,6 +195,14 @@ def test_the_training_calculator_says_what_the_estimate_says():
     assert found.phase in answer.headline
 
 
+def test_a_measured_setup_stands_beside_its_estimate():
+    record = next(row for row in records.rows() if row.setup == PLAIN and row.shape == ONE)
+    said = training.training().measured
+    assert said.startswith(f"Measured: {gib(record.peak)} allocated, {gib(record.reserved)}")
+    assert f"{estimate(ONE, PLAIN).peak / record.peak - 1:+.1%}" in said
+    assert "none of the measured rows" in training.training(rank=17).measured
+
+
 def test_a_run_that_fits_says_so_and_one_that_does_not_says_what_to_change():
     assert training.training(card="H200").verdict.startswith("It fits H200 with ")
     answer = training.training("llama-3.1-8b", "T4", batch=2, seq_len=4096)
@@ -309,7 +325,7 @@ def test_the_share_that_was_reached_is_that_of_the_trl_row():
 def test_the_copied_lines_give_the_same_estimate(setup):
     code = as_code(ONE, setup).split("\n\n")[0]
     scope = {"ModelShape": ModelShape, "TrainingSetup": TrainingSetup, "estimate": estimate}
-    exec(code.replace("estimate(shape, setup)", "found = estimate(shape, setup)"), scope)
+    exec(code.replace("estimate(shape, setup)  #", "found = estimate(shape, setup)  #"), scope)
     assert scope["setup"] == setup
     assert scope["found"].peak == estimate(ONE, setup).peak
 
