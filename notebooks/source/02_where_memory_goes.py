@@ -335,7 +335,7 @@ Table(("model", "vocabulary", "GiB for 4,096 tokens"), rows)
 #
 # <!-- exercise: 02.7 -->
 #
-# Count the bytes of the largest map while it is unpacked: 16 bits a weight, a float32 for every 64.
+# Count the bytes of the largest map while it is unpacked.
 #
 # In: the shape. Out: a whole number of bytes.
 
