@@ -364,13 +364,19 @@ def test_fifty_customers_share_one_base():
     answer = serving.many("llama-3-8b", 50, 16)
     assert answer.need.merged == 50 * answer.need.kinds["base"]
     assert 0.2 < answer.need.kinds["adapter slots"] / answer.need.kinds["base"] < 0.3
-    assert "a merged model each" in answer.picture
+    svg = ElementTree.fromstring(answer.picture.partition("</svg>")[0] + "</svg>")
+    sums = [text.text for text in svg.iter("text") if text.get("text-anchor") == "end"]
+    cache = answer.need.kinds["keys and values"]
+    assert sums == [gib(answer.need.total), gib(answer.need.merged + cache)]
 
 
 def test_the_parts_of_a_model_add_up():
     for name in ModelShape.presets():
         answer = counting.counting(name)
         assert sum(answer.parts.values()) == answer.shape.parameters, name
+    parts = counting.counting("llama-3.2-1b").parts
+    assert parts["attention"] == 16 * (2 * 2048 * 2048 + 2 * 512 * 2048)
+    assert parts["MLP"] == 16 * 3 * 2048 * 8192 and parts["embedding"] == 128256 * 2048
 
 
 def test_the_adapters_of_the_maps_add_up():
