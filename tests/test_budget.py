@@ -22,7 +22,15 @@ from labkit.budget.code import as_code, run_of
 from labkit.budget.groups import GROUPS, grouped, moments
 from labkit.budget.speeds import PAIRS, reached, speeds
 from labkit.explore import Menu
-from labkit.memory import KINDS, ModelShape, SetupError, TrainingSetup, estimate, gpu
+from labkit.memory import (
+    KINDS,
+    ModelShape,
+    SetupError,
+    TrainingSetup,
+    estimate,
+    gpu,
+    records,
+)
 
 ONE = ModelShape.preset("llama-3.2-1b")
 PLAIN = TrainingSetup()
@@ -187,6 +195,14 @@ def test_the_training_calculator_says_what_the_estimate_says():
     assert found.phase in answer.headline
 
 
+def test_a_measured_setup_stands_beside_its_estimate():
+    record = next(row for row in records.rows() if row.setup == PLAIN and row.shape == ONE)
+    said = training.training().measured
+    assert said.startswith(f"Measured: {gib(record.peak)} allocated, {gib(record.reserved)}")
+    assert f"{estimate(ONE, PLAIN).peak / record.peak - 1:+.1%}" in said
+    assert "none of the measured rows" in training.training(rank=17).measured
+
+
 def test_a_run_that_fits_says_so_and_one_that_does_not_says_what_to_change():
     assert training.training(card="H200").verdict.startswith("It fits H200 with ")
     answer = training.training("llama-3.1-8b", "T4", batch=2, seq_len=4096)
@@ -309,7 +325,7 @@ def test_the_share_that_was_reached_is_that_of_the_trl_row():
 def test_the_copied_lines_give_the_same_estimate(setup):
     code = as_code(ONE, setup).split("\n\n")[0]
     scope = {"ModelShape": ModelShape, "TrainingSetup": TrainingSetup, "estimate": estimate}
-    exec(code.replace("estimate(shape, setup)", "found = estimate(shape, setup)"), scope)
+    exec(code.replace("estimate(shape, setup)  #", "found = estimate(shape, setup)  #"), scope)
     assert scope["setup"] == setup
     assert scope["found"].peak == estimate(ONE, setup).peak
 
@@ -348,13 +364,19 @@ def test_fifty_customers_share_one_base():
     answer = serving.many("llama-3-8b", 50, 16)
     assert answer.need.merged == 50 * answer.need.kinds["base"]
     assert 0.2 < answer.need.kinds["adapter slots"] / answer.need.kinds["base"] < 0.3
-    assert "a merged model each" in answer.picture
+    svg = ElementTree.fromstring(answer.picture.partition("</svg>")[0] + "</svg>")
+    sums = [text.text for text in svg.iter("text") if text.get("text-anchor") == "end"]
+    cache = answer.need.kinds["keys and values"]
+    assert sums == [gib(answer.need.total), gib(answer.need.merged + cache)]
 
 
 def test_the_parts_of_a_model_add_up():
     for name in ModelShape.presets():
         answer = counting.counting(name)
         assert sum(answer.parts.values()) == answer.shape.parameters, name
+    parts = counting.counting("llama-3.2-1b").parts
+    assert parts["attention"] == 16 * (2 * 2048 * 2048 + 2 * 512 * 2048)
+    assert parts["MLP"] == 16 * 3 * 2048 * 8192 and parts["embedding"] == 128256 * 2048
 
 
 def test_the_adapters_of_the_maps_add_up():

@@ -14,7 +14,8 @@ def as_code(shape: ModelShape, setup: TrainingSetup) -> str:
     lines = [
         f"shape = ModelShape.preset({shape.name!r})",
         f"setup = TrainingSetup({values})",
-        "estimate(shape, setup)",
+        "estimate(shape, setup)  # at once; dry_run(shape, setup): the real code, on any CPU;",
+        "                         # measure(shape, setup): on the GPU at hand",
         "",
     ]
     return "\n".join([*lines, *_notebook_04(setup)])

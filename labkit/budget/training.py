@@ -28,6 +28,7 @@ from labkit.memory import (
     fits,
     gpu,
     gpus,
+    records,
 )
 from labkit.memory.setup import METHODS, OPTIMIZERS
 from labkit.table import Table
@@ -68,6 +69,18 @@ class Training:
         return f"{short} What to change: {words}."
 
     @property
+    def measured(self) -> str:
+        """What a GPU held in this very setup, where it is one of the measured rows."""
+        for record in records.rows():
+            if (record.shape, record.setup) == (self.shape, self.setup):
+                off = self.breakdown.peak / record.peak - 1
+                return (
+                    f"Measured: {gib(record.peak)} allocated, {gib(record.reserved)} reserved "
+                    f"({record.where}); the estimate is off by {off:+.1%}."
+                )
+        return "This setup is none of the measured rows; the dry run below answers for it."
+
+    @property
     def picture(self) -> str:
         """The phases of a step as stacked bars."""
         rows = {name: grouped(kinds) for name, kinds in self.breakdown.phases.items()}
@@ -98,7 +111,9 @@ class Training:
         return as_code(self.shape, self.setup)
 
     def __str__(self) -> str:
-        return "\n".join((self.headline, self.verdict, str(self.kinds), str(self.cards)))
+        return "\n".join(
+            (self.headline, self.verdict, self.measured, str(self.kinds), str(self.cards))
+        )
 
     __repr__ = __str__
 
@@ -106,7 +121,7 @@ class Training:
         said = f"<strong>{escape(self.headline)}.</strong> {escape(self.verdict)}"
         changes = advice_table(list(self.changes))
         return (
-            f'<p role="status">{said}</p>{self.picture}'
+            f'<p role="status">{said}</p><p>{escape(self.measured)}</p>{self.picture}'
             + section("Kind by kind", self.kinds)
             + section("Will it fit?", self.cards)
             + section("What to change first", changes)

@@ -28,7 +28,7 @@ def _shape(name: str, *sizes: int, tied: bool) -> ModelShape:
 SHAPES = (
     _shape("Llama-3.2-1B", 2048, 8192, 16, 32, 8, 64, 128256, tied=True),
     _shape("a Llama with an output embedding of its own", 96, 200, 5, 6, 2, 16, 1000, tied=False),
-    _shape("a Llama with wide heads", 128, 320, 3, 4, 1, 48, 700, tied=True),
+    _shape("a Llama with wide heads", 128, 352, 3, 6, 1, 48, 700, tied=True),
 )
 
 
@@ -79,6 +79,9 @@ def _parameter_slips(s: ModelShape) -> Slips:
         (wide(s.heads * guess, s.kv_heads * guess), "the shape says how wide a head is; hidden / heads need not be it"),
         (wide(h, kv), "q_proj puts out heads * head_dim, and o_proj takes it in; that need not be hidden"),
         (right + layers * (q + 2 * kv), "no projection of a Llama has a bias"),
+        (12 * layers * h * h, "12 L h^2 counts a GPT: no gate, no shared keys, no embedding"),
+        (right + s.max_length * h, "a Llama rotates queries and keys; it has no table of positions"),
+        (right + norms, "a Llama's norm has a scale and no bias: one number for each hidden number"),
         (2 * right, "count parameters; their bytes come later"),
         (4 * right, "count parameters, not bytes in float32"),
     ]  # fmt: skip
@@ -125,6 +128,9 @@ def _weight_slips(s: ModelShape, double: bool, prepared: bool) -> Slips:
         (right - scales + 4 * math.ceil(blocks / SUPER), "the scales themselves are missing: one byte for every 64 weights"),
         (right + 3 * blocks, "with double quantisation a scale takes one byte, not four"),
         (quantised + rest * (2 if prepared else 4), f"what is not quantised takes {4 if prepared else 2} bytes {dtype}"),
+        *((int((linear + rest) * bits / 8), "4.127 bits a weight hold for the projections; the embedding is not packed")
+          for bits in (4.127, 4 + 8 / BLOCK + 32 / (BLOCK * SUPER))),
+        (right - scales + 2 * blocks, "no scale takes 16 bits: four bytes, or one with double quantisation"),
         (quantised, "those are the projections; embedding and norms stand beside them"),
         (right + linear // 2, "4 bits are half a byte"),
         (2 * (linear + rest), "that is the model in 16 bits"),
@@ -172,6 +178,7 @@ def _adapter_slips(s: ModelShape, rank: int, names: Sequence[str], dora: bool) -
         (pairs + layers * rank * outs if dora else -1, "the magnitude does not depend on the rank"),
         (pairs + layers * outs, "the magnitude belongs to DoRA alone"),
         (right // layers, "that is one layer; the model has more"),
+        (2 * layers * rank * s.hidden * len(names), "as if every map were hidden x hidden; take out and in from the shape"),
         (product + extra, "A and B stand side by side: add their sizes, they do not multiply"),
         (pairs // rank + extra, "where is the rank? A has that many rows, B that many columns"),
         (layers * rank * ins + extra, "that is A alone; B trains too"),
@@ -232,7 +239,10 @@ def _moment_slips(sizes: Sequence[int], optimizer: str, itemsize: int) -> Slips:
             (right - 8 * blocks, "each moment has a float32 scale for every 256 numbers"),
             (right - 4 * blocks, "each of the two moments has its scales"),
             (right - sum(8 * s for s in small), "small tensors have moments too, in float32"),
+            (sum(2 * s + 8 * math.ceil(s / 2048) if s >= SMALLEST_8BIT else 8 * s for s in sizes),
+             "a scale stands for 256 numbers; 2,048 is an older block"),
             (n, "Adam keeps two moments, one byte each"),
+            (2 * itemsize * n, "that is AdamW in the parameter's dtype; in 8 bits a moment takes a byte"),
             (8 * n, "that is float32; from 4,096 numbers on a moment takes one byte"),
         ],
         "paged_adamw_32bit": [
@@ -303,6 +313,9 @@ def _activation_slips(s: ModelShape, rank: int) -> Slips:
         (right - inner, "each adapter keeps its inner result, rank numbers, for B's gradient"),
         (right + inner, "the adapters work in bfloat16 here: 2 bytes a number"),
         (right - 4 * h, "the inputs of the adapted maps are kept: A's gradient needs them"),
+        (right + 2 * q + 2 * kv, "queries and keys are kept once, as attention reads them: after the rotation"),
+        (right + 2 * q, "o_proj reads attention's output, which is kept already"),
+        (right + 2 * i, "down_proj reads the product, which is kept already"),
         (right * s.layers, "that is every layer; the question is one"),
         (right // 2, "count bytes, not numbers"),
     ]  # fmt: skip
@@ -310,7 +323,7 @@ def _activation_slips(s: ModelShape, rank: int) -> Slips:
 
 def judge_saved_per_token(answer: Answer) -> str | None:
     """two norms, two inputs, attention, four tensors of the MLP and seven inner results"""
-    for s in SHAPES:
+    for s in SHAPES[::-1]:  # the last one first: in a 1B model 2 i happens to be 6 h + 2 q
         for rank in RANKS:
             want = sum(size for _, size in _kept(s, rank))
             otherwise = "go down the table row by row: numbers a token, times bytes a number"
@@ -336,6 +349,7 @@ def judge_logits_bytes(answer: Answer) -> str | None:
                 8 * cell,
                 "two float32 tables; the log softmax, its gradient and the one before it make three",
             ),
+            (10 * cell, "the gradients in float32 come first; the one in bfloat16 is made of them"),
             (14 * cell, "nobody holds the bfloat16 logits any more when the gradients are made"),
             (16 * cell, "the float32 copy of the logits is gone by then: three tables remain"),
             (32 * cell // 3, "8/3 tables is a published fit; count the tables"),
@@ -369,6 +383,7 @@ def _dequantisation_slips(s: ModelShape) -> Slips:
         (large + scales, "unpacked a weight takes 16 bits: two bytes"),
         (2 * sizes[0] + 4 * math.ceil(sizes[0] / BLOCK), "q_proj is not the largest map: the MLP's are"),
         (2 * min(sizes) + 4 * math.ceil(min(sizes) / BLOCK), "the peak is set by the largest map, not the smallest"),
+        (2 * right, "backward unpacks the map again, after forward has forgotten it: one at a time"),
         (right + large // 2, "the packed codes are counted at rest already"),
     ]  # fmt: skip
 

@@ -60,7 +60,7 @@ def errors(ax: Axes, ratios: Mapping[str, Sequence[float]]) -> Axes:
             raise ValueError(f"{name}: ratios must be above 0, and there must be one")
     names = list(ratios)
     for row, values in enumerate(ratios.values()):
-        colour = BLUE if row == 0 else ORANGE if row == 1 else GREY
+        colour = BLUE if row == 0 else GREY
         ax.plot(values, [row] * len(values), "o", color=colour, alpha=0.5, markersize=4)
         ax.plot([median(values)] * 2, [row - 0.32, row + 0.32], color=INK, linewidth=2)
         ax.annotate(f"{median(values):.2f}", (median(values), row - 0.38), ha="center", va="bottom")
@@ -70,7 +70,9 @@ def errors(ax: Axes, ratios: Mapping[str, Sequence[float]]) -> Axes:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
     low, high = ax.get_xlim()
-    ax.set_xticks([t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high])
+    ax.set_xticks(
+        [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high]
+    )
     return ax
 
 
