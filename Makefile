@@ -16,7 +16,7 @@ lab: $(READY) ## set everything up and open the first notebook in JupyterLab
 test: $(READY) ## set everything up, then the style checks and every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 notebooks: $(READY) ## build the notebooks again from notebooks/source
 	$(BIN)/python -m labkit.build $(ARGS)

@@ -16,6 +16,8 @@ Read in this order; each module is one idea and imports only modules above it.
     nf4         a weight in NF4, and a frozen linear map that stores it so
     fitted      codes fitted to normal weights in blocks, by iteration
     usage       which levels weights use, and how large the error is
+    outliers    what one outlier does to its block
+    paged       which optimizer states bitsandbytes puts into pages
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer
@@ -23,6 +25,7 @@ Read in this order; each module is one idea and imports only modules above it.
     hub         files from a model hub or a package, or a sentence that says why not
     folders     a model folder, looked at before it is loaded
     smollm      a real small model, from a hub or out of a package
+    weights     python -m labkit.weights: real weights, and how normal they are
     sizes       bytes of parameters by kind, and what training holds for them
     models      one model tier, loaded in 4 bits and described
     loss        the next-token loss, plainly and without the table of logits
@@ -48,6 +51,7 @@ Read in this order; each module is one idea and imports only modules above it.
     finetune    python -m labkit.finetune: the fine-tune without a browser
     measure     python -m labkit.measure: the real size, on a GPU
     bench       python -m labkit.bench: our layers beside the libraries', in turns
+    sweep       python -m labkit.sweep: many tuned fine-tunes, kept as rows
     notebook    one source file as two notebooks
     build       python -m labkit.build: makes the notebooks
 """

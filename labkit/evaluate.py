@@ -133,7 +133,7 @@ def fields_right(answer: str, truth: str) -> int:
         return 0
     wanted = json.loads(truth)
     return sum(
-        type(said.get(field)) is type(value) and said[field] == value
+        field in said and type(said[field]) is type(value) and said[field] == value
         for field, value in wanted.items()
     )
 

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import psutil
 import torch
+from safetensors import SafetensorError
 
 from labkit import adapters, data, evaluate, models, project, train
+from labkit.history import ran_out
 from labkit.train import Settings
 from labkit.watch import watch
 
@@ -64,7 +66,11 @@ def prepared(loaded: models.Loaded, method: str, rank: int) -> torch.nn.Module:
 
 
 def settings_of(asked: argparse.Namespace) -> Settings:
-    """What was asked for as `Settings`, which refuse what cannot be."""
+    """What was asked for as `Settings`, which refuse what cannot be.
+
+    The last step of adapters is kept on disk until they are saved, in case scoring breaks off. A
+    whole model with its moments would be six times its file, so there only an interrupt keeps it.
+    """
     usual = Settings.lr * (FULL_RATE if asked.method == "full" else 1)
     return Settings(
         steps=asked.steps,
@@ -72,6 +78,7 @@ def settings_of(asked: argparse.Namespace) -> Settings:
         lr=usual if asked.lr is None else asked.lr,
         seed=asked.seed,
         checkpoint=folder(asked) / CHECKPOINT,
+        checkpoint_every=0 if asked.method == "full" else asked.steps,
     )
 
 
@@ -120,6 +127,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
     task_after, regression_after = scored(model, "after")
     scores = {"task": task_after, "regression": regression_after}
     path = keep(model, loaded, asked.method, folder(asked), examples, settings, scores)
+    (folder(asked) / CHECKPOINT).unlink(missing_ok=True)
     return {
         "model": loaded.tier,
         "method": asked.method,
@@ -144,28 +152,43 @@ def keep(
     settings: Settings,
     scores: dict[str, float],
 ) -> Path:
-    """Save the adapter with its card, or the whole model; the weights file."""
+    """Save the adapter with its card, or the whole model; the weights file.
+
+    Raises:
+        LabkitError: if the folder cannot be written.
+    """
     if method == "full":
-        model.to(torch.bfloat16).save_pretrained(out)
-        base.tokenizer.save_pretrained(out)
+        try:
+            model.to(torch.bfloat16).save_pretrained(out)
+            base.tokenizer.save_pretrained(out)
+        except (OSError, SafetensorError) as error:
+            room = -(-sum(p.nbytes for p in model.parameters()) // 2**20)
+            raise project.LabkitError(
+                f"the model could not be written to {out.name} ({error}): free {room} MiB or "
+                "choose another folder with --out"
+            ) from error
         return out / "model.safetensors"
     return adapters.save(model, out, adapters.card(model, base, examples, settings, scores))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    asked = options(arguments)
+    asked, again = options(arguments), "; here: the same command with --resume"
     try:
-        result = run(asked)
+        print(json.dumps(run(asked)))
+        return 0
     except train.TrainingStopped as error:
-        kept = (folder(asked) / CHECKPOINT).is_file()
-        again = "; here: the same command with --resume" if kept else ""
-        print(f"labkit.finetune: {error}{again}", file=sys.stderr)
-        return 1
+        said = str(error)
+    except KeyboardInterrupt:
+        said = "interrupted outside of the training"
     except (project.LabkitError, ValueError) as error:
-        print(f"labkit.finetune: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(result))
-    return 0
+        said, again = str(error), ""
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        said = "out of memory outside of the training: end other programs, or try --model tiny"
+    kept = (folder(asked) / CHECKPOINT).is_file()
+    print(f"labkit.finetune: {said}{again if kept else ''}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Settings    how to train
 Step        one optimizer step, as it ended
 History     all steps of a run; shows itself as a curve
+ran_out     whether an error says that there is no memory left
 advice      what to change, and by how much, after a run that ended early
 """
 
@@ -93,12 +94,19 @@ class History:
         return f"{svg.curve(numbers, self.losses, title, 'steps')}<p>{self}</p>"
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out; torch has an error of its own for a GPU, and none for a CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def advice(error: BaseException, settings: Settings, number: int, kept: str) -> str:
     """What to change after step `number` broke off, and what is kept of the run."""
     if isinstance(error, KeyboardInterrupt):
         again = "; call fit again with resume=True to go on" if settings.checkpoint else ""
         return f"interrupted: {kept}{again}"
-    if isinstance(error, torch.OutOfMemoryError):
+    if ran_out(error):
         return f"the device is out of memory: try {_smaller(settings)}; {kept}"
     return (
         f"{error} at step {number}: try lr={settings.lr / 4:g} (now {settings.lr:g}) or "

@@ -40,14 +40,16 @@ def saved(model: nn.Module | None = None) -> Iterator[Callable[[], Saved]]:
     Args:
         model: its parameters and buffers are counted apart from the activations.
     """
-    held = {} if model is None else {_storage(t): 0 for t in _state(model)}
+    held = (
+        set() if model is None else {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    )
     found: dict[int, int] = {}
     alive: list[torch.UntypedStorage] = []  # else a freed address could be counted as another's
 
     def note(tensor: Tensor) -> Tensor:
         alive.append(tensor.untyped_storage())
         found[_storage(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for ever
 
     def total() -> Saved:
         inside = sum(n for address, n in found.items() if address in held)
@@ -56,13 +58,6 @@ def saved(model: nn.Module | None = None) -> Iterator[Callable[[], Saved]]:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         yield total
     alive.clear()
-
-
-def _state(model: nn.Module) -> list[Tensor]:
-    quantised = [getattr(p, "quant_state", None) for p in model.parameters()]
-    states = [s for q in quantised for s in (q, getattr(q, "state2", None)) if s is not None]
-    constants = [t for s in states for t in (s.absmax, s.code)]
-    return [*model.parameters(), *model.buffers(), *constants]
 
 
 def _storage(tensor: Tensor) -> int:

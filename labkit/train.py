@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from labkit import checkpoint
 from labkit.data import IGNORE, Encoded, batches
-from labkit.history import History, Settings, Step, TrainingStopped, advice
+from labkit.history import History, Settings, Step, TrainingStopped, advice, ran_out
 from labkit.loss import causal_loss
 
 if TYPE_CHECKING:
@@ -310,8 +310,12 @@ def _steps(
                 raise KeyboardInterrupt
             if settings.checkpoint_every and len(run.steps) % settings.checkpoint_every == 0:
                 run.save()
-        except (NotFinite, KeyboardInterrupt, torch.OutOfMemoryError) as error:
+        except (NotFinite, KeyboardInterrupt) as error:
             raise run.rescue(error) from error
+        except (RuntimeError, MemoryError) as error:
+            if ran_out(error):
+                raise run.rescue(error) from error
+            raise
         except checkpoint.CheckpointError as error:
             raise TrainingStopped(f"stopped after step {len(run.steps)}: {error}") from error
         parts = []

@@ -67,7 +67,7 @@ def ran_00(desk):
 def ran_04(desk):
     lab = Lab(*desk)
     lab.open("04_qlora_finetune.ipynb")
-    lab.run_all(240)
+    lab.run_all(400)
     return lab
 
 

@@ -364,6 +364,14 @@ def test_without_network_it_takes_less_than_five_seconds_and_is_ready(silent):
     pytest.fail(f"{took:.1f} s, where torch alone takes {yard:.1f} s")
 
 
+def test_nothing_heavy_is_imported_but_torch():
+    code = "import sys; from labkit import doctor; doctor.report(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"}
+    assert "torch" in done.stdout.split()
+    assert heavy.isdisjoint(done.stdout.split())
+
+
 def test_it_exits_with_one_when_the_tiny_tier_cannot_run(monkeypatch, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so is gone')")
     done = run(PYTHONPATH=str(tmp_path))

@@ -1,5 +1,6 @@
 """The fine-tune without a browser: its last line, its files, its errors."""
 
+import errno
 import inspect
 import json
 import os
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
-from transformers import AutoConfig
+import torch
+from transformers import AutoConfig, PreTrainedModel
 
-from labkit import adapters, finetune, models, project, train
+from labkit import adapters, data, evaluate, finetune, models, project, train
 from labkit.history import Settings
 
 TINY = project.data("models", "tiny")
@@ -57,6 +59,8 @@ def command(tmp_path, monkeypatch, capsys):
             code = finetune.main(arguments)
         except SystemExit as left:
             code = left.code
+        except KeyboardInterrupt:
+            pytest.fail("an interrupt came through")  # it would end pytest itself
         printed = capsys.readouterr()
         return code, printed.out.splitlines()[-1:], printed.err
 
@@ -115,11 +119,26 @@ def test_the_card_of_the_adapter_says_the_same_scores(usual, runs):
     assert card.settings["steps"] == Settings.steps
 
 
+FORGETS = {
+    "everything trains": ["--method", "full", "--lr", "5e-4"],
+    "over-trained: six times the rate on half the letters": ["--lr", "3e-3", "--batch", "4"],
+}
+
+
+@pytest.fixture(scope="module")
+def kept(usual, runs):
+    """What the usual run still knows of every fifth question, those that --limit 60 asks."""
+    base = models.load("tiny")
+    model, questions = adapters.load(runs / "qlora", base), data.examples("regression")[::5]
+    return evaluate.score_regression(model, base.tokenizer, questions)
+
+
 @pytest.mark.slow
-def test_training_everything_at_the_rate_of_lora_forgets_more(usual, runs):
-    full = in_a_process(runs, "--method", "full", "--lr", "5e-4", "--steps", "100")
-    assert full["trainable"] > 10 * usual["trainable"]
-    assert full["regression_after"] < usual["regression_after"]
+@pytest.mark.parametrize("how", FORGETS.values(), ids=FORGETS)
+def test_full_and_over_training_forget_more(kept, runs, how):
+    other = in_a_process(runs, *how, "--limit", "60", "--out", str(runs / "other"))
+    assert other["task_after"] >= 0.9
+    assert other["regression_after"] < kept.exact_match < other["regression_before"]
 
 
 # Short runs
@@ -156,6 +175,68 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_unbroken(
     assert error.endswith("here: the same command with --resume\n")
     resumed = result(command, *four, str(tmp_path / "broken"), "--resume")
     assert weights(resumed) == weights(unbroken)
+
+
+def raises(error, at):
+    """A scorer whose call number `at` raises."""
+    calls = []
+
+    def answers(model, tokenizer, prompts):
+        calls.append(prompts)
+        if len(calls) == at:
+            error()
+        return ["?"] * len(prompts)
+
+    return answers
+
+
+def ctrl_c():
+    raise KeyboardInterrupt
+
+
+def full_memory():
+    torch.empty(2**60)
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+ENDS = {
+    "interrupted": (ctrl_c, "interrupted outside of the training"),
+    "no memory": (full_memory, "out of memory outside of the training: end other programs"),
+}
+
+
+@pytest.mark.parametrize(("error", "said"), ENDS.values(), ids=ENDS)
+def test_a_run_that_ends_in_scoring_keeps_what_was_trained(
+    command, tmp_path, monkeypatch, error, said
+):
+    unbroken = result(command, "--out", str(tmp_path / "whole"))
+    there = ["--out", str(tmp_path / "broken")]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.evaluate, "answers", raises(error, at=3))  # the first one after it
+        code, _, told = command(*SHORT, *there)
+    assert code == 1
+    assert said in told
+    assert told.endswith("here: the same command with --resume\n")
+    assert weights(result(command, *there, "--resume")) == weights(unbroken)
+    assert not (tmp_path / "broken" / finetune.CHECKPOINT).exists()
+
+
+def test_a_run_that_ends_before_the_training_promises_nothing(command, monkeypatch):
+    monkeypatch.setattr(finetune.evaluate, "answers", raises(ctrl_c, at=1))
+    code, _, told = command(*SHORT)
+    assert (code, told) == (1, "labkit.finetune: interrupted outside of the training\n")
+
+
+def test_a_full_disk_at_the_end_of_full_training_says_how_much_to_free(command, monkeypatch):
+    monkeypatch.setattr(finetune.evaluate, "answers", raises(ctrl_c, at=0))
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", full_disk)
+    code, _, told = command(*SHORT, "--method", "full")
+    assert code == 1
+    assert "No space left on device): free 9 MiB or choose another folder with --out\n" in told
+    assert "Traceback" not in told
 
 
 def test_full_training_writes_a_model_that_loads_and_differs(command, tmp_path):

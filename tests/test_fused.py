@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from labkit.fused import FusedLoRALinear
-from labkit.lora import LoRALinear, merged
+from labkit.lora import LoRALinear, merge, merged
 
 PARTS = {"q": 12, "k": 4, "v": 4}  # grouped queries: unequal parts
 IN, RANK, ALPHA = 10, 3, 7.0
@@ -62,6 +62,7 @@ def test_the_dense_formula_and_the_merged_map_agree(bias):
     wanted = F.linear(x, layer.base.weight + layer.delta(), layer.base.bias)
     torch.testing.assert_close(layer(x), wanted)
     torch.testing.assert_close(merged(layer)(x), wanted)
+    torch.testing.assert_close(merge(nn.Sequential(layer))(x), wanted)
 
 
 def test_it_starts_as_its_base_and_only_the_factors_train():

@@ -74,6 +74,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "folders",
         "smollm",
         "linears",
+        "paged",
         "models",
         "loss",
         "train",

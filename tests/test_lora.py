@@ -132,6 +132,13 @@ def test_the_layer_agrees_with_the_dense_formula_in_float64():
     assert torch.linalg.matrix_rank(layer.delta()) == RANK
 
 
+def test_only_a_and_b_of_a_layer_receive_gradients():
+    layer = moved(LoRALinear(linear(), RANK, ALPHA))
+    layer(torch.randn(5, IN)).sum().backward()
+    assert {name for name, p in layer.named_parameters() if p.grad is not None} == {"A", "B"}
+    assert not layer.base.weight.requires_grad
+
+
 def test_a_starts_uniform_within_one_over_root_in_and_b_at_zero():
     torch.manual_seed(0)
     A, B = lora.factors(300, 400, 50, torch.empty(0))
@@ -199,6 +206,22 @@ def test_over_a_4_bit_map_the_layer_and_its_merged_form_compute_the_decoded_weig
     torch.testing.assert_close(plain(x), wanted)
 
 
+def test_over_a_4_bit_map_forward_and_gradients_are_pefts(packed):
+    holder = nn.Sequential()
+    holder.fc = packed
+    theirs = with_peft(holder, ["fc"]).base_model.model.fc
+    ours = moved(LoRALinear(packed, RANK, ALPHA))
+    factors = {"A": theirs.lora_A["default"].weight, "B": theirs.lora_B["default"].weight}
+    with torch.no_grad():
+        factors["A"].copy_(ours.A)
+        factors["B"].copy_(ours.B)
+    x = torch.randn(2, 5, 128)
+    got, _ = gradients(ours, x, {"A": ours.A, "B": ours.B})
+    wanted, _ = gradients(theirs, x, factors)
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_merging_gives_a_plain_frozen_map_and_leaves_the_layer(bias):
     layer = moved(LoRALinear(linear(bias=bias), RANK, ALPHA))
@@ -241,6 +264,12 @@ def test_injection_changes_no_output_and_adapts_the_seven_projections():
     assert all(layer.scale == ALPHA / RANK for layer in adapted(model).values())
     assert type(model.lm_head) is nn.Linear
     assert type(model.model.embed_tokens) is nn.Embedding
+
+
+def test_a_model_in_evaluation_stays_there_when_it_is_adapted_and_merged():
+    model = inject(llama().eval(), dropout=0.5)
+    assert not any(module.training for module in model.modules())
+    assert not any(module.training for module in merge(model).modules())
 
 
 def test_an_untied_head_is_left_alone_too():

@@ -1,5 +1,8 @@
 """Bytes kept for the backward pass: counted by storage, as shapes foretell, no more than PEFT's."""
 
+import contextlib
+import weakref
+
 import peft
 import pytest
 import torch
@@ -48,11 +51,37 @@ def test_a_storage_that_two_maps_keep_counts_once():
 
 
 def test_a_freed_tensor_is_not_mistaken_for_the_next_one_at_its_address():
-    class Chain(nn.Module):
-        def forward(self, x):
-            return x.exp().exp().exp()  # each keeps its result
+    with saved() as total:
+        for _ in range(3):
+            inputs().exp()  # keeps its result, which is gone with the graph
+    assert total().activations == 3 * 4 * TOKENS * IN
 
-    assert kept(Chain(), inputs()).activations == 3 * 4 * TOKENS * IN
+
+def test_a_graph_that_was_watched_goes_when_its_output_goes():
+    class Token:
+        pass
+
+    token = Token()
+    gone = weakref.ref(token)
+    with saved():
+        y = inputs().exp()
+        y.register_hook(lambda _, token=token: None)
+    del token
+    assert gone() is not None
+    del y
+    assert gone() is None
+
+
+def test_a_watched_pass_gives_the_gradients_of_an_unwatched_one():
+    x = inputs()
+    layer = LoRALinear(nn.Linear(IN, OUT), RANK, 8.0)
+    nn.init.normal_(layer.B)
+    found = []
+    for watched in (True, False):
+        with saved() if watched else contextlib.nullcontext():
+            y = layer(x).exp()
+        found.append(torch.autograd.grad(y.sum(), [x, layer.A, layer.B]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_the_count_says_itself_in_mib():

@@ -281,7 +281,8 @@ def test_an_install_that_ends_well_is_remembered(clone):
 def test_each_target_runs_what_it_promises(clone):
     promised = {
         "lab": ".venv/bin/jupyter lab notebooks/00_start_here.ipynb --port=1",
-        "test": "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --port=1",
+        "test": "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadgroup "
+        "--no-loadscope-reorder --port=1",
         "notebooks": ".venv/bin/python -m labkit.build --port=1",
         "finetune": ".venv/bin/python -m labkit.finetune --port=1",
         "test-real": ".venv/bin/python -m pytest -m real --port=1",

@@ -263,6 +263,14 @@ def out_of_memory():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
+def out_of_memory_on_a_cpu():
+    torch.empty(2**60)
+
+
+def another_error():
+    raise RuntimeError("shapes do not fit")
+
+
 @pytest.mark.parametrize("how", [interrupt, raise_interrupt])
 @pytest.mark.parametrize(("accumulate", "at"), [(1, 4), (2, 8)])
 def test_an_interrupted_run_goes_on_bit_for_bit(items, tmp_path, how, accumulate, at):
@@ -371,24 +379,30 @@ def test_a_gradient_that_is_no_number_does_not_reach_the_weights(items, tmp_path
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("error", [out_of_memory, out_of_memory_on_a_cpu])
 @pytest.mark.parametrize(
     ("batch", "accumulate", "advice"),
     [(8, 1, r"batch=4 with accumulate=2 \(now 8 and 1\)"), (1, 3, r"shorter .*batch is 1 already")],
 )
 def test_out_of_memory_ends_with_advice_and_the_last_good_state(
-    items, tmp_path, batch, accumulate, advice
+    items, tmp_path, batch, accumulate, advice, error
 ):
     settings = Settings(
         steps=9, batch=batch, accumulate=accumulate, checkpoint=tmp_path / "run.safetensors"
     )
     model = small(dropout=0.1)
-    fault = Disturbed(3 * accumulate + 1, out_of_memory)
+    fault = Disturbed(3 * accumulate + 1, error)
     with pytest.raises(TrainingStopped, match=rf"out of memory: try {advice}.*step 3 is kept"):
         fit(model, items, settings, loss=fault)
     assert all(p.grad is None for p in model.parameters())
     unbroken = fit(small(dropout=0.1), items, settings)
     rest = fit(small(dropout=0.1), items, settings, resume=True)
     assert rest.losses == unbroken.losses
+
+
+def test_an_error_of_the_learners_own_loss_stays_what_it_is(items):
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+        fit(small(), items, Settings(steps=2), loss=Disturbed(1, another_error))
 
 
 def full_disk(tensors, path, metadata=None):

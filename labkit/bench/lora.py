@@ -162,6 +162,7 @@ def compared(setting: Setting, names: list[str], rounds: int, device: str) -> It
     subjects = {name: Subject(name, copy.deepcopy(base), setting) for name in names}
     times = alternating({name: s.step for name, s in subjects.items()}, rounds)
     for name, subject in subjects.items():
+        subject.optimizer.zero_grad()  # else the gradients of the last step hide in "before"
         to = "peft-base" if name in ("ours-base", "loralib") and "peft-base" in times else "peft"
         yield {
             "name": name,

@@ -44,6 +44,7 @@ EXERCISES = [
         judge=judges.judge_mask_prompt,
         solution=mask_prompt,
         stub="mask_prompt",
+        copies=False,
         hints=(
             "Which tokens of the chat should the model learn to write, and which only to read?",
             f"labels = {IGNORE} for each prompt token, then the tokens that follow it unchanged",
@@ -100,9 +101,9 @@ EXERCISES = [
             "What does json.loads do with an answer that was cut off?",
             "right fields = number of keys of the truth whose value the answer gives unchanged, "
             "with the same type",
-            "Only json.JSONDecodeError is caught, since only a broken answer is expected. get() "
-            "makes a missing field a wrong one. The types are compared because True == 1 and "
-            "420.0 == 420 in Python.",
+            "Only json.JSONDecodeError is caught, since only a broken answer is expected. `in` "
+            "makes a missing field a wrong one, also where the truth holds null. The types are "
+            "compared because True == 1 and 420.0 == 420 in Python.",
         ),
         wrong=bank.FIELDS_RIGHT,
     ),

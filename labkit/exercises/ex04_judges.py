@@ -126,9 +126,14 @@ def judge_mask_prompt(answer: Callable[[list[int], list[int]], list[int]]) -> st
     """the prompt is masked; the answer and its end-of-turn token are learnt"""
     for prompt, tail in CHATS:
         whole, right = prompt + tail, [IGNORE] * len(prompt) + tail
-        got = answer(list(prompt), list(whole))
+        read, given = list(prompt), list(whole)
+        got = answer(read, given)
         if got is None:
             return NONE
+        if (read, given) != (prompt, whole):
+            return (
+                "your code changes the tokens it was given; the model reads them: make a new list"
+            )
         if not isinstance(got, list) or not all(isinstance(x, int) for x in got):
             return "labels must be a list of whole numbers"
         if len(got) != len(whole):
@@ -456,6 +461,7 @@ GRADED = (  # answer, truth, fields right, what a wrong count means
     (EMPTY.replace("1", "true"), EMPTY, 5, f"true is not 1, though Python's == takes them for equal: {TYPES}"),
     (EMPTY.replace("false", "0"), EMPTY, 5, f"0 is not false, though Python's == takes them for equal: {TYPES}"),
     ('{"firm": "Brank & Sons", "paid": true}', EMPTY, 2, "a field that is missing is wrong, whatever the truth holds there"),
+    ('{"kind": "invoice"}', '{"kind": "invoice", "note": null}', 1, "a missing field is not null, though get() returns None for it"),
 )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ MASK_PROMPT = _expressions(
     ("masks with token 0", "which the loss leaves out", "[0] * p + whole[p:]"),
     ("drops token 0", "each label is the token itself", "[IGNORE] * p + [t or IGNORE for t in whole[p:]]"),
     ("returns a tuple", "must be a list", "tuple(right)"),
+    ("masks in place", "changes the tokens it was given", "whole.__setitem__(slice(p), [IGNORE] * p) or whole"),
 )  # fmt: skip
 
 NEXT_TOKEN_LOSS = _expressions(
@@ -187,6 +188,7 @@ FIELDS_RIGHT = (
         ("asks for every field", "the others still count", f"{_RIGHT} if set(t) <= set(s) else 0"),
         ("an extra field spoils", "an extra field must not spoil", f"0 if set(s) - set(t) else {_RIGHT}"),
         ("a missing field is an empty one", "whatever the truth holds there", "sum(type(s.get(k, type(v)())) is type(v) and s.get(k, type(v)()) == v for k, v in t.items())"),
+        ("a missing field is null", "though get() returns None for it", "sum(type(s.get(k)) is type(v) and s.get(k) == v for k, v in t.items())"),
         ("a share", "must be a whole number", f"{_RIGHT} / len(t)"),
     ),
     *_reading(

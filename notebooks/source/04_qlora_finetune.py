@@ -31,7 +31,7 @@ from labkit.table import Table
 from labkit.train import Loss, Settings, Step
 from labkit.watch import watch
 
-STEPS, SHORT, SAMPLE = (10, 4, 8) if project.quick() else (100, 25, 20)
+STEPS, SHORT, SAMPLE, EVERY = (6, 2, 4, 10) if project.quick() else (100, 25, 20, 1)
 
 # %% [markdown]
 # ## 1. The frozen weights rest in 4 bits
@@ -61,7 +61,7 @@ sizes.compared(before, after)
 # Before any training, we ask for the record of a letter.
 
 # %%
-test, questions = data.examples("test"), data.examples("regression")
+test, questions = data.examples("test")[::EVERY], data.examples("regression")[::EVERY]
 print(test[0].prompt, "\n\nthe right answer:", test[0].answer)
 print("the base model:  ", *evaluate.answers(base.model, tokenizer, [test[0].prompt]))
 
@@ -303,7 +303,7 @@ print(f"loss {history[0].loss:.2f} at first, {last:.4f} at last; below 0.1 from 
 # its file, and compare with a run that nobody interrupted. Then we break a loss on purpose.
 
 # %%
-short = Settings(steps=8, checkpoint=project.runs() / "interrupted.safetensors")
+short = Settings(steps=5, checkpoint=project.runs() / "interrupted.safetensors")
 
 
 def stop_at_three(step: Step) -> None:
@@ -323,7 +323,7 @@ except train.TrainingStopped as stopped:
 
 # %%
 resumed = train.fit(fresh(), items, short, resume=True).losses
-assert resumed == train.fit(fresh(), items, Settings(steps=8)).losses or device.type == "cuda"
+assert resumed == train.fit(fresh(), items, Settings(steps=5)).losses or device.type == "cuda"
 try:
     train.fit(fresh(), items, short, loss=lambda model, batch: loss_of(model, batch) / 0)
 except train.TrainingStopped as stopped:
@@ -489,17 +489,18 @@ Table(("run", "trains", "loss at last", "exactly right"), rows)
 # PEFT has two cures: train those rows alone, or train the whole embedding.
 
 # %%
-marked = [data.Example(e.prompt, f"€{e.answer}", e.skill) for e in data.examples("train")]
-sign = models.load("tiny").tokenizer("€", add_special_tokens=False).input_ids
+tiny = models.load("tiny").tokenizer
+sign = tiny("€", add_special_tokens=False).input_ids
+marked = [data.Example(e.prompt, f"€{e.answer}", e.skill) for e in data.examples("train")[:400]]
+coded = [data.encode(tiny, example) for example in marked]
 
 
 def trapped(**cure: Any) -> tuple[int, int, str]:
-    loaded = models.load("tiny")
+    base = models.load("tiny").model
     torch.manual_seed(0)
-    adapted = get_peft_model(loaded.model, LoraConfig(**LORA, **cure))
-    coded = [data.encode(loaded.tokenizer, example) for example in marked[:400]]
-    train.fit(adapted, coded, Settings(steps=SHORT + 5, lr=3e-3))
-    said = evaluate.answers(adapted, loaded.tokenizer, prompts[:SAMPLE])
+    adapted = get_peft_model(base, LoraConfig(**LORA, **cure))
+    train.fit(adapted, coded, Settings(steps=SHORT + SHORT // 5, lr=3e-3))
+    said = evaluate.answers(adapted, tiny, prompts[:SAMPLE])
     right = sum(s == f"€{e.answer}" for s, e in zip(said, test, strict=False))
     return train.count(adapted).trainable, right, said[0][:24]
 
