@@ -4,6 +4,7 @@ Read in this order; each module is one idea and imports only modules above it.
 
     project     where the repository, its data and its public address are
     table       a table as text and as HTML
+    intervals   the mean of a few runs with its interval
     linears     what a frozen linear map applies, whatever stores its weight
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
@@ -43,6 +44,7 @@ Read in this order; each module is one idea and imports only modules above it.
     memory      where fine-tuning memory goes: closed form, dry run, measurement
     widgets     controls; the only module that imports ipywidgets
     explore     a picture or a table that answers to sliders, with a twin that needs none
+    budget      what a run needs, serves and costs: pure functions under controls
     watch       a training run as it goes
     exercises   judges, hints, quiz and the progress board
     pins        what is installed, against the pins or the ranges

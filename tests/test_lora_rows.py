@@ -130,14 +130,38 @@ def test_the_rate_moves_the_score_from_nothing_to_all_and_the_rank_does_not():
     assert [round(min(best), 4), round(max(best), 4)] == [0.99, 0.9925]
 
 
-COUNTED = (0, 1, 8, 64)  # ranks with all seeds on the test set; 0 is full fine-tuning
+COUNTED = (0, 1, 8, 64)  # ranks with runs on the test set; 0 is full fine-tuning
+SEEDS = {0, 1, 2, 3}
 
 
-def test_the_runs_that_count_have_every_seed_at_the_tuned_rate():
+def final(rank, value):
+    return [row[value] for row in FINAL if row["rank"] == rank and row["seed"] in SEEDS]
+
+
+def test_the_runs_that_count_have_the_same_seeds_at_the_tuned_rate():
     seeds = defaultdict(set)
     for row in FINAL:
         spec = frame.spec_of(row)
-        assert spec.lr == BEST[spec.group]
-        seeds[spec.group].add(spec.seed)
-    assert {g.rank for g, found in seeds.items() if found == set(frame.SEEDS)} >= set(COUNTED)
-    assert {g.steps for g in seeds} == {20}
+        assert (spec.lr, spec.steps) == (BEST[spec.group], 20)
+        seeds[spec.rank].add(spec.seed)
+    assert all(seeds[rank] >= SEEDS for rank in COUNTED)
+
+
+def test_on_the_test_set_every_rank_has_the_task_right_in_20_steps():
+    for rank in COUNTED:
+        assert min(final(rank, "task")) >= 0.98, rank
+    assert statistics.mean(final(1, "task_loss")) > 1.5 * statistics.mean(final(8, "task_loss"))
+
+
+def test_every_run_forgets_something_of_what_the_base_knew():
+    for rank in COUNTED:
+        assert 0.81 < statistics.mean(final(rank, "regression")) < 0.86, rank
+
+
+def test_the_update_of_full_fine_tuning_is_not_of_low_rank_though_rank_1_does_the_task():
+    held = [sorted(row["rank90"].values()) for row in FINAL if row["rank"] == 0]
+    assert {min(values[0] for values in held), max(values[-1] for values in held)} == {8, 82}
+    assert all(30 <= statistics.median(values) <= 45 for values in held)
+    shown = [row for row in FINAL if "spectra" in row]
+    assert [row["seed"] for row in shown] == [0]
+    assert set(shown[0]["spectra"]) == set(ranks.SHOWN)
