@@ -107,5 +107,9 @@ def test_one_absmax_a_matrix_costs_the_task_in_fp4_and_int4_and_not_in_nf4():
     assert all(exact[name, 64] == 1 for name in ("nf4", "fp4", "int4"))
     assert exact["nf4", "matrix"] == 1
     assert exact["fp4", "matrix"] < exact["int4", "matrix"] < 1
+    plain = score["float32", None]["perplexity"]
+    small = [row["perplexity"] / plain - 1 for (_, block), row in score.items() if block == 64]
+    assert max(map(abs, small)) < 0.002
+    assert min(small) < 0 < max(small)
     perplexity = {name: score[name, "matrix"]["perplexity"] for name in ("nf4", "int4", "fp4")}
     assert sorted(perplexity, key=perplexity.get) == ["nf4", "int4", "fp4"]
