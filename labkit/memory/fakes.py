@@ -6,6 +6,7 @@ kernels keep. So, while `gpu_manners` holds:
     attention   fused: keeps q, k, v, the output and a log-sum-exp; with a mask also the mask as
                 numbers (flash and memory-efficient kernels)
     softmax     on its way back holds the product of gradient and output beside both
+    logsumexp   holds a difference as large as its input
     dropout     keeps one byte a number, not noise as wide as the input
     autocast    torch.is_autocast_enabled() answers for the CPU
     TRL's tile  is folded by a kernel that needs nothing beside it
@@ -186,6 +187,17 @@ class Held:
             p.grad = None
 
 
+_logsumexp_of = torch.Tensor.logsumexp
+
+
+def _logsumexp(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
+    """Its kernels work on x less its largest, which is as large as x (ReduceOps.cpp)."""
+    less = torch.empty_like(x)
+    out = _logsumexp_of(x, dim, keepdim)
+    del less
+    return out
+
+
 def _module_to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:  # noqa: ANN401
     """Module.to for fake parameters, which cannot be swapped in place; there is one device."""
     _, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
@@ -219,6 +231,7 @@ def gpu_manners() -> Iterator[None]:
         mock.patch.object(torch, "is_autocast_enabled", lambda kind="cpu": enabled(kind)),
         mock.patch.object(masking_utils, "find_packed_sequence_indices", lambda *_, **__: None),
         mock.patch.object(nn.Module, "to", _module_to),
+        mock.patch.object(torch.Tensor, "logsumexp", _logsumexp),
         mock.patch.object(dora, "dequantize_module_weight", dense),
     ]
     with ExitStack() as stack:

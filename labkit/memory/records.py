@@ -18,6 +18,7 @@ from labkit.memory.setup import TrainingSetup
 from labkit.memory.shapes import ModelShape
 
 FILE = "memory.jsonl"
+DRY_RUN = "memory_dry_run.jsonl"  # the dry run's answers, since a hundred of them take an hour
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,25 @@ class Record:
     reserved: int
     reported: bool  # held back from the calibration
     where: str  # GPU, versions and date
+    dry_run: int | None = None  # bytes, where the dry run's answer is recorded
 
 
 @functools.cache
 def rows() -> tuple[Record, ...]:
     """Every measured row, in the order of the file."""
-    text = project.data("measurements", FILE).read_text(encoding="utf-8")
-    return tuple(_record(json.loads(line)) for line in text.splitlines())
+    said = {(row["shape"], _setup(row)): row["peak_allocated_bytes"] for row in _lines(DRY_RUN)}
+    return tuple(_record(row, said.get((row["shape"], _setup(row)))) for row in _lines(FILE))
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    text = project.data("measurements", name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _setup(row: dict[str, Any]) -> TrainingSetup:
+    return TrainingSetup(
+        **{field.name: row["setup"][field.name] for field in fields(TrainingSetup)}
+    )
 
 
 def find(model: str, setup: TrainingSetup) -> Record:
@@ -51,10 +64,9 @@ def find(model: str, setup: TrainingSetup) -> Record:
     raise project.LabkitError(f"{FILE} has no row of {model} with {setup}")
 
 
-def _record(row: dict[str, Any]) -> Record:
+def _record(row: dict[str, Any], dry_run: int | None) -> Record:
     shape = ModelShape.preset(row["shape"])
-    names = {field.name for field in fields(TrainingSetup)}
-    setup = TrainingSetup(**{name: row["setup"][name] for name in names})
+    setup = _setup(row)
     said = f"{row['gpu']}, torch {row['versions']['torch']}, {row['date']}"
     return Record(
         shape,
@@ -63,4 +75,5 @@ def _record(row: dict[str, Any]) -> Record:
         row["peak_reserved_bytes"],
         reported(shape, setup),
         said,
+        dry_run,
     )

@@ -44,7 +44,7 @@ def forward(w: Widths, layer: tuple[Kept, ...]) -> Pair:
     i, t = w.shape.intermediate, w.setup.tokens
     if not w.setup.checkpointing:
         return ahead(w, layer)
-    work, opened = ahead(w, layer)
+    work, opened = ahead(w, ())  # nothing is kept inside it
     return work + 3 * w.inner * i * t, opened
 
 
@@ -191,7 +191,11 @@ def _tiled(w: Widths, cast: int) -> tuple[int, int, int]:
     one, two = 4 * v * min(rows, t), 4 * v * max(0, min(rows, t - rows))  # of the first turns
     half = one // 2 if w.compute == 2 else 0  # 16-bit logits beside their float32 copy
     slope = one // 2 if w.stream == 2 else 0  # the gradient in the dtype of h
-    widest = max(one + half, one + slope + (two + half * two // one if two else 0))
+    before = (
+        slope or one
+    )  # what the turn before leaves: its gradient, or its logits under that name
+    summing = max(2 * one, before + 2 * two)  # logsumexp subtracts the largest out of place
+    widest = max(one + half, one + slope + (two + half * two // one if two else 0), summing)
     casting = max(half, one + slope + half * two // one if two else 0)
     states = (3 if w.setup.batch > 1 else 2) * w.stream * h * t
     casts = cached(w)
