@@ -1,8 +1,9 @@
 """What a low rank can hold, and how far LoRA's first step goes at each rank.
 
-    truncated(D, rank)                   the nearest matrix of at most that rank
+    nearest(D, rank)                   the nearest matrix of at most that rank
     factor_gradients(G, A, B, scale)     what A and B feel, from what W feels
     first_step(G, A, scale, rate, ..)    how W' = W + scale B A moves in one step from B = 0
+    rounding(W)                          what a bfloat16 weight takes up of an update
 
     symbol   shape         meaning
     D        (out, in)     an update of a weight, such as W after fine-tuning minus W before
@@ -35,34 +36,21 @@ RULES: dict[str, Callable[[int], float]] = {  # scale by rank
 }
 
 
-def truncated(matrix: Tensor, rank: int) -> Tensor:
+def nearest(matrix: Tensor, rank: int) -> Tensor:
     """The nearest matrix of at most `rank` to `matrix`, by the sum of squares; the same shape."""
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     return U[:, :rank] * S[:rank] @ Vh[:rank]
 
 
-def energy(values: Tensor) -> Tensor:
-    """Share of the sum of squares within the first 1, 2, .. singular values, largest first."""
-    squares = values.double().square()
-    return squares.cumsum(0) / squares.sum()
-
-
 def factor_gradients(G: Tensor, A: Tensor, B: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The gradients of A (rank, in) and of B (out, rank), in this order.
-
-    Args:
-        G: gradient of the loss with respect to W' = W + scale * B A, shape (out, in).
-    """
+    """The gradients of A and of B, from G (out, in), that of W' = W + scale * B A."""
     return scale * B.T @ G, scale * G @ A.T
 
 
 def first_step(G: Tensor, A: Tensor, scale: float, rate: float, optimizer: str) -> Tensor:
-    """How W' = W + scale * B A moves in one step from B = 0, shape (out, in).
+    """How W' = W + scale * B A moves in one step from B = 0, from G, its gradient; (out, in).
 
-    Args:
-        G: gradient of the loss with respect to W', shape (out, in).
-        optimizer: "sgd", which steps by rate * gradient, or "adam", whose first step is
-            rate * sign(gradient).
+    "sgd" steps by rate * gradient; the first step of "adam" is rate * sign(gradient).
     """
     gradient = scale * G @ A.T
     B = -rate * (gradient.sign() if optimizer == "adam" else gradient)
@@ -118,3 +106,22 @@ def scaling_table(found: Growth) -> Table:
         for (optimizer, rule), by in found.items()
     ]
     return Table(head, rows)
+
+
+def rounding(W: Tensor, shares: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4)) -> Table:
+    """What is lost when a random update is added to W (out, in) in bfloat16.
+
+    Args:
+        shares: norms of the update, as shares of W's.
+    """
+    W = W.detach().bfloat16().float()
+    D = torch.randn(W.shape, generator=torch.Generator().manual_seed(0))
+    rows = []
+    for share in shares:
+        update = D * (share * W.norm() / D.norm())
+        total = (W + update).bfloat16().float()
+        lost = (total - W - update).norm() / update.norm()
+        still = (total == W).float().mean()
+        back = ((total - update).bfloat16().float() == W).float().mean()
+        rows.append((f"{share:g}", f"{lost:.0%}", f"{still:.0%}", f"{back:.0%}"))
+    return Table(("update / weight", "update lost", "weights unmoved", "restored exactly"), rows)

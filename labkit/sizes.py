@@ -54,10 +54,8 @@ def compared(before: Bytes, after: Bytes) -> Table:
 
 
 def held_bytes(frozen: int, trained: int) -> tuple[int, int, int]:
-    """Bytes that training holds for weights, for gradients and for Adam's moments, in this order.
+    """Bytes of weights, of gradients and of Adam's moments, in this order.
 
-    Args:
-        frozen: numbers that rest in bfloat16.
-        trained: numbers in float32; the gradient and the two moments of each are float32 too.
+    Frozen numbers rest in bfloat16; trained ones are float32, with their gradients and moments.
     """
     return 2 * frozen + 4 * trained, 4 * trained, 2 * 4 * trained

@@ -13,6 +13,7 @@ from labkit.bench import __main__ as command
 from labkit.bench import lora as subject
 from labkit.bench import timing
 from labkit.lora import LoRALinear
+from labkit.machine import machine
 
 
 def test_every_round_begins_with_another_step_and_warm_steps_are_not_kept():
@@ -48,6 +49,13 @@ def test_without_a_gpu_there_is_no_peak_and_a_step_is_still_timed():
         pytest.skip("this machine has a GPU")
     assert timing.peak_bytes(lambda: None) is None
     assert timing.seconds(lambda: None) > 0
+
+
+def test_a_row_says_where_it_was_measured_with_or_without_a_gpu():
+    said = machine()
+    assert (said["gpu"] is None) == (said["driver"] is None) == (not torch.cuda.is_available())
+    assert said["threads"] == torch.get_num_threads()
+    assert {"torch", "peft"} <= set(said["versions"])
 
 
 def test_each_subject_names_its_arguments_and_rows():

@@ -206,6 +206,22 @@ def test_over_a_4_bit_map_the_layer_and_its_merged_form_compute_the_decoded_weig
     torch.testing.assert_close(plain(x), wanted)
 
 
+def test_over_a_4_bit_map_forward_and_gradients_are_pefts(packed):
+    holder = nn.Sequential()
+    holder.fc = packed
+    theirs = with_peft(holder, ["fc"]).base_model.model.fc
+    ours = moved(LoRALinear(packed, RANK, ALPHA))
+    factors = {"A": theirs.lora_A["default"].weight, "B": theirs.lora_B["default"].weight}
+    with torch.no_grad():
+        factors["A"].copy_(ours.A)
+        factors["B"].copy_(ours.B)
+    x = torch.randn(2, 5, 128)
+    got, _ = gradients(ours, x, {"A": ours.A, "B": ours.B})
+    wanted, _ = gradients(theirs, x, factors)
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_merging_gives_a_plain_frozen_map_and_leaves_the_layer(bias):
     layer = moved(LoRALinear(linear(bias=bias), RANK, ALPHA))

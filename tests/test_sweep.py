@@ -95,30 +95,17 @@ def test_a_model_is_adapted_by_the_scale_of_its_spec():
     assert not full.model.embed_tokens.weight.requires_grad
 
 
-def options(**changes):
-    usual = {"ranks": [1, 4], "steps": [10, 20], "code_steps": 30, "only": ranks.PARTS}
-    return argparse.Namespace(**usual | changes)
-
-
 def test_the_groups_differ_and_each_has_rates_of_its_own_kind():
-    found = ranks.groups(options())
-    assert len(found) == len(set(found)) == 3 * 2 + 2 + 3
+    options = argparse.Namespace(ranks=[1, 4], steps=[10, 20], methods=ranks.METHODS)
+    found = ranks.groups(options)
+    assert len(found) == len(set(found)) == 2 * (1 + 2) + 2
     assert {spec.scale for spec in found if spec.method == "lora"} == {16, 4}
     assert {spec.scale for spec in found if spec.method == "rslora"} == {16, 8}
+    assert {spec.steps for spec in found if spec.method == "rslora"} == {10}
     assert all(spec.group == spec for spec in found)
-    codes = ranks.groups(options(only=["codes"]))
-    assert [(spec.learns, spec.rank) for spec in codes] == [("codes", rank) for rank in (0, 1, 4)]
     assert max(ranks.rates(FULL)) < max(ranks.rates(LORA))
-
-
-def test_codes_are_many_unlike_and_always_the_same():
-    found = ranks.examples("codes")
-    assert len({e.prompt for e in found}) == ranks.CODES
-    assert len({e.answer for e in found}) > 0.99 * ranks.CODES
-    assert all(len(e.answer) == ranks.DIGITS and e.answer.isdecimal() for e in found)
-    assert ranks.examples.__wrapped__("codes") == found
-    with pytest.raises(ValueError, match="learns='poems' is no set of this sweep: codes"):
-        ranks.examples("poems")
+    options.methods = ["full"]
+    assert {spec.method for spec in ranks.groups(options)} == {"full"}
 
 
 def test_a_sweep_tunes_then_runs_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from labkit.exercises import ex01_wrong as bank
 from labkit.exercises.exercise import Exercise
 from labkit.exercises.questions import Choice, Question
 from labkit.lora import LoRALinear, factors, inject, merged, parameter_count
-from labkit.lowrank import factor_gradients, first_step, truncated
+from labkit.lowrank import factor_gradients, first_step, nearest
 from labkit.sizes import held_bytes
 
 TITLE = "LoRA from scratch"
@@ -21,9 +21,9 @@ EXERCISES = [
         title="truncate an update",
         minutes=6,
         difficulty=2,
-        judge=ex01_judges.judge_truncated,
-        solution=truncated,
-        stub="truncated",
+        judge=ex01_judges.judge_nearest,
+        solution=nearest,
+        stub="nearest",
         hints=(
             "A matrix is a sum of directions, each with a size. Which of them do you keep, and in "
             "what order does `torch.linalg.svd` give them?",

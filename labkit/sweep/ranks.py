@@ -5,10 +5,6 @@
     rslora     alpha / sqrt(rank)    where does the best learning rate move?
     full       -                     what does an update without a limit look like?
 
-    learns     what it is            what a rank must hold
-    task       letters to records    one skill, the same for every letter
-    codes      500 firms' codes      500 facts that have nothing in common
-
 alpha is 16 at every rank, as the LoRA paper keeps it. "full" trains the linear maps that LoRA
 adapts, so the two differ in nothing but the limit on the rank. For "full" a row also holds
 `rank90`: by map, how many singular values of its update hold 90% of its energy (sum of squares),
@@ -16,28 +12,23 @@ adapts, so the two differ in nothing but the limit on the rank. For "full" a row
 """
 
 import argparse
-import functools
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from labkit import lora, world
+from labkit import lora
 from labkit.history import Step
-from labkit.skills import Example
 from labkit.sweep.frame import Row, Spec, linear_maps_train
 
-PARTS = ("task", "rslora", "codes")
-CODES, DIGITS = 500, 6
+METHODS = ("full", "lora", "rslora")
 RANKS = (1, 2, 4, 8, 16, 32, 64)
-STEPS = (20,)  # of the task; full fine-tuning has it right by then
-RSLORA_STEPS, LONG = 20, 100
-CODE_STEPS, CODE_BATCH = 200, 32
+STEPS = (20, 100)  # full fine-tuning has the task right by the first; five times that
+LONG = 100
 ALPHA = 16.0
-RATES = tuple(2.5e-4 * 2**k for k in range(8))  # up to 0.032
+RATES = tuple(2.5e-4 * 2**k for k in range(7))  # up to 0.016
 FULL_RATES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3)
 SHOWN = (  # maps whose whole spectrum is kept
     "model.layers.0.self_attn.q_proj",
@@ -50,45 +41,23 @@ SHOWN = (  # maps whose whole spectrum is kept
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=list(RANKS))
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
-    parser.add_argument("--code-steps", type=int, default=CODE_STEPS)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
 
 
 def groups(options: argparse.Namespace) -> list[Spec]:
-    """Every method on the task, at every number of steps; LoRA and full on the codes."""
-    plain = Spec("ranks", "full", 0)
-    of_rank = [plain] + [
-        replace(plain, method="lora", rank=rank, alpha=ALPHA, scale=ALPHA / rank)
-        for rank in options.ranks
-    ]
-    rslora = [
-        replace(spec, method="rslora", scale=ALPHA / math.sqrt(spec.rank), steps=RSLORA_STEPS)
-        for spec in of_rank[1:]
-    ]
-    task = [replace(spec, steps=steps) for steps in options.steps for spec in of_rank]
-    codes = [
-        replace(spec, steps=options.code_steps, learns="codes", batch=CODE_BATCH)
-        for spec in of_rank
-    ]
-    parts = {"task": task, "rslora": rslora, "codes": codes}
-    return [spec for part in options.only for spec in parts[part]]
-
-
-@functools.cache
-def examples(learns: str) -> list[Example]:
-    """The set of that name: codes of invented firms, drawn by a seed, no two firms alike."""
-    if learns != "codes":
-        raise ValueError(f"learns={learns!r} is no set of this sweep: codes")
-    rng = random.Random("codes")
-    firms = list(dict.fromkeys(world.firm(rng) for _ in range(2 * CODES)))[:CODES]
-    return [
-        Example(
-            f"What is the code of {firm}?",
-            str(rng.randrange(10 ** (DIGITS - 1), 10**DIGITS)),
-            "code",
-        )
-        for firm in firms
-    ]
+    """LoRA at every rank and full fine-tuning for every number of steps; rsLoRA for the first."""
+    found = []
+    for steps in options.steps:
+        plain = Spec("ranks", "full", steps)
+        scales = {"lora": lambda rank: ALPHA / rank, "rslora": lambda rank: ALPHA / math.sqrt(rank)}
+        found.append(plain)
+        found += [
+            replace(plain, method=method, rank=rank, alpha=ALPHA, scale=scale(rank))
+            for method, scale in scales.items()
+            for rank in options.ranks
+            if method == "lora" or steps == options.steps[0]
+        ]
+    return [spec for spec in found if spec.method in options.methods]
 
 
 def rates(spec: Spec) -> Sequence[float]:
@@ -97,9 +66,7 @@ def rates(spec: Spec) -> Sequence[float]:
         return FULL_RATES
     if spec.method == "rslora":  # the larger scale wants the smaller rate
         return RATES[:6]
-    if spec.learns == "codes":
-        return RATES[3:7]
-    return RATES[1:] if spec.steps < LONG else RATES[2:6]
+    return RATES[1:7] if spec.steps < LONG else RATES[2:6]
 
 
 def adapt(model: nn.Module, spec: Spec) -> nn.Module:
