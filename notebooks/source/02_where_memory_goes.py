@@ -532,7 +532,7 @@ for name, formula in RIVALS.items():
     ratios[name] = [formula(r.shape, r.setup) / r.peak for r in meant]
 off = [abs(ratio - 1) for ratio in ratios["closed form"]]
 print(f"{len(held_back)} rows: median error {median(off):.2%}, worst {max(off):.1%}")
-assert median(off) <= 0.02 and max(off) <= 0.065
+assert median(off) <= 0.02 and max(off) <= 0.06
 medians = "; ".join(f"{name} {median(values):.2f}" for name, values in ratios.items())
 picture(
     f"Predicted over measured peaks, medians: {medians}",
