@@ -44,5 +44,5 @@ def _cell(tag: str, text: str, more: str = "") -> str:
     """A cell: numbers end in one line on the right, text begins on the left."""
     side = "right" if NUMBER.fullmatch(text) else "left"
     weight = ";font-weight:normal" if more == ROW else ""
-    style = f"text-align:{side};vertical-align:top;white-space:pre-line{weight}"
+    style = f"text-align:{side};vertical-align:top;white-space:pre-line;padding:1px 8px{weight}"
     return f'<{tag}{more} style="{style}">{escape(text)}</{tag}>'

@@ -91,7 +91,11 @@ def question(
     return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
 
 
-def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.VBox:
+# As wide as the column, never as wide as what stands inside: a long table then scrolls by itself.
+NARROW = "width:0;min-width:100%"
+
+
+def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
     """Controls (see `explore`) over an area with what `html` gives for their values.
 
     Each slider has a labelled text box beside it: a slider's own handle has no name that a screen
@@ -102,22 +106,56 @@ def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.VBox:
     area = w.HTML(layout={"width": "100%"})
 
     def renew(_: object = None) -> None:
-        area.value = _set(html(**{name: field.value for name, field in fields.items()}))
+        made = html(**{control.name: _value(control, fields) for control in controls})
+        area.value = f'<div style="{NARROW}">{_set(made)}</div>'
 
     for field in fields.values():
         field.observe(renew, "value")
     renew()
-    wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center")
-    rows = [w.Box(parts, layout=wrap) for parts in boxes.values()]
-    return w.VBox([*rows, area])
+    # As many controls side by side as fit: the area stays in view while one of many is moved.
+    wrap = w.Layout(display="flex", flex_flow="row wrap", align_items="center", width="100%")
+    row = w.Layout(display="flex", flex_flow="row wrap", align_items="center", margin="0 1em 0 0")
+    rows = [w.Box(parts, layout=row) for parts in boxes.values()]
+    return w.Box([*rows, area, _own_keys()], layout=wrap)
+
+
+# JupyterLab takes arrows and letters in a menu for its own commands: "b" would insert a cell. This
+# mark leaves the keys to what has the focus.
+OWN_KEYS = """
+let turns = 50
+const mark = () => {  // what runs first is not yet part of the page
+  const box = element.closest('.widget-box')
+  const own = event => event.target.setAttribute('data-lm-suppress-shortcuts', 'true')
+  if (box) box.addEventListener('focusin', own)
+  else if (turns-- > 0) setTimeout(mark, 200)
+}
+mark()
+"""
+
+
+def _own_keys() -> w.Output:
+    """Nothing to see; where it is shown, the keys belong to the widgets around it."""
+    from IPython.display import Javascript
+
+    area = w.Output(layout={"height": "0", "margin": "0", "overflow": "hidden"})
+    area.append_display_data(Javascript(OWN_KEYS))
+    return area
+
+
+def _value(control: Any, fields: dict[str, w.Widget]) -> Any:  # noqa: ANN401
+    """The value that a control stands at."""
+    held = fields[control.name].value
+    return control.options[held][1] if hasattr(control, "options") else held
 
 
 def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401
     """The field that holds a control's value, and the slider that moves it where there is one."""
     named = {"description": control.label, "style": {"description_width": "9em"}}
     if hasattr(control, "options"):
-        options = list(control.options)
-        return [w.Dropdown(options=options, value=control.value, layout={"width": "24em"}, **named)]
+        # By their places: ipywidgets takes the value None for "nothing is chosen".
+        places = [(label, place) for place, (label, _) in enumerate(control.options)]
+        at = [value for _, value in control.options].index(control.value)
+        return [w.Dropdown(options=places, value=at, layout={"width": "24em"}, **named)]
     limits = {"min": control.low, "max": control.high}
     common = limits | {"value": control.value, "step": control.step}
     narrow, plain = {"width": "16em"}, {"readout": False, "layout": {"width": "16em"}}

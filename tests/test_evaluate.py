@@ -191,3 +191,46 @@ def test_scores_ask_the_model_and_grade_its_answers(monkeypatch):
     monkeypatch.setattr(evaluate, "answers", lambda m, t, asked: {"a": [TRUTH, ""]}[asked[0]])
     assert evaluate.score_task(None, None, examples).exact_match == 0.5
     assert evaluate.score_regression(None, None, examples).by_skill == {"record": 0.5}
+
+
+def written(model, prompt, n):
+    """The `n` tokens that greedy decoding writes, one forward pass without padding for each."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@torch.no_grad()
+def test_a_forced_score_is_that_of_greedy_decoding(random_model, tokenizer):
+    """The truths are what the model itself writes, every second one with a word behind it."""
+    said = answers(random_model, tokenizer, prompts(), max_new_tokens=12)
+    pairs = [(p, a) for p, a in zip(prompts(), said, strict=True) if a]
+    truths = [Example(p, a + " not" * (i % 2), "task") for i, (p, a) in enumerate(pairs)]
+    right = []
+    for example in truths:
+        item = data.encode(tokenizer, example)
+        learnt = [label for label in item.labels if label != data.IGNORE]
+        prompt = item.input_ids[: -len(learnt)]
+        right.append(written(random_model, prompt, len(learnt)) == learnt)
+    random_model.train()
+    found = evaluate.forced_score(random_model, tokenizer, truths, batch=3)
+    assert random_model.training
+    random_model.eval()
+    assert (found.n, found.exact_match) == (len(truths), pytest.approx(sum(right) / len(right)))
+    assert 0 < sum(right) < len(right)
+
+
+def test_the_forced_loss_is_the_models_own(random_model, tokenizer):
+    examples = [Example(p, "a record of it", "task") for p in prompts(5)]
+    batch = data.collate([data.encode(tokenizer, e) for e in examples], tokenizer.pad_token_id)
+    with torch.no_grad():
+        want = random_model(**batch).loss.item()
+    found = evaluate.forced_score(random_model, tokenizer, examples, batch=2)
+    assert found.loss == pytest.approx(want, rel=1e-4)
+    assert str(found).startswith("0.0% of 5 exactly right, loss ")
+
+
+def test_no_examples_give_no_forced_score(random_model, tokenizer):
+    with pytest.raises(ValueError, match="0 answers for 0 examples"):
+        evaluate.forced_score(random_model, tokenizer, [])

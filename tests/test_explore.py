@@ -25,7 +25,7 @@ def show(rank, rate, share, base):
 
 def built():
     box = widgets.explorer(CONTROLS, Explorer(CONTROLS, show).html)
-    return box.children[:-1], box.children[-1]
+    return box.children[:-2], box.children[-2]  # what marks the keys comes last
 
 
 def test_the_twin_shows_the_first_values_as_text_and_as_html():
@@ -43,11 +43,26 @@ def test_each_control_moves_the_area():
     rows, area = built()
     fields = [row.children[0] for row in rows]
     for field, value, said in zip(
-        fields, (32, 1e-2, 0.25, 4.127), ("32", "0.01", "0.25", "4.127"), strict=True
+        fields, (32, 1e-2, 0.25, "NF4"), ("32", "0.01", "0.25", "4.127"), strict=True
     ):
         assert f">{said}<" not in area.value
-        field.value = value
+        setattr(field, "label" if isinstance(value, str) else "value", value)
         assert f">{said}<" in area.value
+
+
+def test_a_menu_may_hold_nothing_as_a_value_and_start_at_it():
+    menu = Menu("stack", "stack", [("trl", "trl"), ("by hand", None), ("pair", ["a", "b"])], None)
+    box = widgets.explorer([menu], Explorer([menu], lambda stack: repr(stack)).html)
+    field, area = box.children[0].children[0], box.children[-2]
+    assert field.label == "by hand" and "<pre>None</pre>" in area.value
+    field.label = "pair"
+    assert "[&#x27;a&#x27;, &#x27;b&#x27;]" in area.value
+
+
+def test_the_keys_are_left_to_the_controls():
+    box = widgets.explorer(CONTROLS, Explorer(CONTROLS, show).html)
+    (shown,) = box.children[-1].outputs
+    assert "data-lm-suppress-shortcuts" in shown["data"]["application/javascript"]
 
 
 def test_a_slider_and_its_box_move_together_and_the_box_has_the_name():

@@ -4,6 +4,7 @@
 
     timing     steps in turns, medians and their intervals, peak bytes
     lora       LoRALinear, PEFT's layer and loralib's formula
+    nf4        NF4 and bitsandbytes; what a code costs the tiny model
 
 A subject is a module here with `arguments(parser)` and `rows(options)`, which yields one dict for
 each thing measured. All that is compared is measured in one run on one machine, in turns.

@@ -51,6 +51,7 @@ def _nearest(M: Tensor, rank: int) -> Tensor:
 
 def _truncation_slips(M: Tensor, rank: int) -> list[tuple[Tensor, str]]:
     U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    Q, R = torch.linalg.qr(M)
     rows, some = M.clone(), M.abs().flatten().topk(rank).values.min()
     rows[rank:] = 0
     at_all = "U and Vh are directions of length 1: each pair needs its singular value between them"
@@ -62,6 +63,7 @@ def _truncation_slips(M: Tensor, rank: int) -> list[tuple[Tensor, str]]:
         (_nearest(M, rank + 1), f"that has rank {rank + 1}: `[:rank]` holds rank directions"),
         (U[:, :rank] * S[:rank].sqrt() @ Vh[:rank], "the singular value itself stands there, not its root"),
         (U[:, :rank] * S[:rank] ** 2 @ Vh[:rank], "the singular value itself stands there, not its square"),
+        (Q[:, :rank] @ R[:rank], "qr does not order its directions by size; svd does"),
         (rows, "those are the first rows; take directions, which svd finds"),
         (M * (M.abs() >= some), "those are the largest entries; few entries are no low rank"),
     ]  # fmt: skip
@@ -114,6 +116,7 @@ def _gradient_slips(
         ((dB, dA), "the other way round: first the gradient of A, then that of B"),
         ((dA / scale, dB / scale), "W' holds scale * B A, so both gradients carry the scale"),
         ((dA * scale, dB * scale), "the scale is there twice: each gradient carries it once"),
+        ((dA / scale**2, dB / scale**2), "multiply by the scale; dividing is for its inverse"),
         ((-dA, -dB), "that is the step downhill; the gradient itself has no minus"),
         ((torch.zeros_like(A), dB), "A's gradient is zero only where B is zero"),
         ((dA, dB / scale), "the gradient of B carries the scale too"),
@@ -154,6 +157,11 @@ def _two_slip(got: Any) -> str | None:  # noqa: ANN401
 
 
 def _gradient_slip(got: Any, want: tuple[Tensor, Tensor], inputs: tuple[Any, ...]) -> str | None:  # noqa: ANN401
+    for factor, each in zip("AB", got, strict=True):
+        if each is None:
+            return (
+                f"the gradient of {factor} is None: where nothing is felt it is a tensor of zeros"
+            )
     pairs = zip(got, want, ("the gradient of A", "the gradient of B"), strict=True)
     plain = [slip for g, w, what in pairs if (slip := tensor_slip(g, w, what, 1e-4))]
     if not plain or not all(isinstance(g, Tensor) for g in got):
@@ -208,6 +216,9 @@ def _count_slips(
         (layers * rank * sum(pairs[n][1] for n in names), "that is A alone; B trains too"),
         (layers * rank * sum(pairs[n][0] for n in names), "that is B alone; A trains too"),
         (layers * rank * sum(pairs[names[0]]), "that is the first target alone: sum over all of them"),
+        (layers * rank * rank * one, "the rank is there twice: each row of A and column of B counts once"),
+        (layers * (rank * one + product), "W is frozen: count only what trains"),
+        (2 * layers * rank * one, "that is twice too many: alpha, gradients and moments are no parameters"),
         (0, "nothing was counted: \"all-linear\" stands for all seven, and one name may come as plain text"),
     ]  # fmt: skip
 
@@ -259,8 +270,9 @@ def judge_held_bytes(answer: Callable[[int, int], tuple[int, int, int]]) -> str 
         got = answer(f, t)
         if got is None:
             return NONE
-        if not isinstance(got, tuple) or len(got) != 3:
+        if not isinstance(got, tuple | list) or len(got) != 3:
             return "return three numbers: bytes of weights, of gradients, of moments"
+        got = tuple(got)
         kinds = ("bytes of weights", "bytes of gradients", "bytes of moments")
         slip = next((s for s in map(count_slip, got, kinds) if s), None) or _held_slip(got, f, t)
         if slip:

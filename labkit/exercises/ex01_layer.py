@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from labkit.exercises.compare import tensor_slip
 from labkit.exercises.ex01_judges import NONE, named, same
 
-OUT, IN, RANK, ALPHA = 6, 5, 3, 12.0  # scale 4: neither alpha, rank, alpha / sqrt(rank) nor 2
+OUT, IN, RANK, ALPHA = 6, 5, 4, 14.0  # scale 3.5: no whole number, nor any other reading of it
 SCALE = ALPHA / RANK
+NAMES = ("A", "B", "base", "rank", "alpha", "scale", "in_features", "out_features", "dropout")
 
 
 class Packed(nn.Module):
@@ -121,9 +122,12 @@ def _spread_slip(A: Tensor, B: Tensor) -> str | None:
         "of width 1, whatever the input: divide by sqrt(in)": 1.0,
         "uniform from -1 to 1: divide by sqrt(in)": 1 / math.sqrt(3),
         "1 / in as the bound; it is 1 / sqrt(in)": bound**2 / math.sqrt(3),
+        "0.02, whatever the input: the width decides": 0.02,
+        "half the width; it goes from -1 / sqrt(in) to 1 / sqrt(in)": bound / math.sqrt(12),
     }  # fmt: skip
-    near = next((text for text, s in guesses.items() if abs(spread / s - 1) < 0.02), "another one")
-    return f"A's spread is {spread:.4f}, not {bound / math.sqrt(3):.4f}: that looks like {near}"
+    near = next((text for text, s in guesses.items() if abs(spread / s - 1) < 0.02), None)
+    seen = f": that looks like {near}" if near else ""
+    return f"A's spread is {spread:.4f}, not {bound / math.sqrt(3):.4f}{seen}"
 
 
 # --- 01.3 the layer ---------------------------------------------------------------------------
@@ -138,10 +142,11 @@ def judge_lora_linear(build: Callable[..., nn.Module]) -> str | None:
     torch.manual_seed(0)
     base = base_of()
     layer = build(base, RANK, ALPHA)
-    missing = [name for name in ("A", "B", "scale", "base", "forward") if not hasattr(layer, name)]
-    if not isinstance(layer, nn.Module) or missing:
-        return f"the layer needs {missing[0]}" if missing else "the layer must be an nn.Module"
-    for check in (_start_slip, _trains_slip, _forward_slip, _delta_slip):
+    if not isinstance(layer, nn.Module):
+        return "the layer must be an nn.Module"
+    if missing := [name for name in NAMES if not hasattr(layer, name)]:
+        return f"the layer has no `{missing[0]}`: keep {', '.join(NAMES)}"
+    for check in (_start_slip, _trains_slip, _forward_slip, _delta_slip, _backward_slip):
         if slip := check(layer, base):
             return slip
     return (
@@ -191,6 +196,7 @@ def _output_slips(layer: nn.Module, base: nn.Linear, x: Tensor) -> list[tuple[Te
         ALPHA / math.sqrt(RANK): "that is alpha / sqrt(rank), the scale of rsLoRA; here it is alpha / rank",
         SCALE**2: "the scale is applied twice",
         2.0: "the scale is fixed at 2; it is alpha / rank",
+        ALPHA // RANK: "the scale is rounded down: divide with /, not with //",
         1 / RANK: "alpha is missing: the scale is alpha / rank",
         RANK / ALPHA: "the scale is upside down: alpha / rank",
         SCALE / RANK: "the rank divides twice: alpha / rank, once",
@@ -236,6 +242,27 @@ def _delta_slip(layer: nn.Module, base: nn.Linear) -> str | None:
         return slip
     x = torch.randn(4, IN)
     return tensor_slip(layer.update(x), x @ want.T, "update(x)", 1e-4)
+
+
+def _backward_slip(layer: nn.Module, base: nn.Linear) -> str | None:
+    """Layers below need the gradient of x, from the frozen map and from the update."""
+    x, G = torch.randn(7, IN, requires_grad=True), torch.randn(7, OUT)
+    through, beside = G @ base.weight.detach(), G @ layer.delta().detach()
+    layer.zero_grad()
+    (layer(x) * G).sum().backward()
+    if x.grad is None or same(x.grad, beside):
+        return "no gradient of x comes through the frozen map: freeze it, but leave out no_grad"
+    if same(x.grad, through):
+        return "no gradient of x comes through the update: leave out detach and no_grad"
+    A, B = layer.A.detach(), layer.B.detach()
+    full = G.T @ x.detach()  # what W itself would feel
+    for name, want in (("A", SCALE * B.T @ full), ("B", SCALE * full @ A.T)):
+        grad = getattr(layer, name).grad
+        if grad is None:
+            return f"{name} gets no gradient: leave out detach, data and no_grad"
+        if slip := tensor_slip(grad, want, f"the gradient of {name}", 1e-4):
+            return slip
+    return tensor_slip(x.grad, through + beside, "the gradient of x", 1e-4)
 
 
 def _dtype_slip(build: Callable[..., nn.Module]) -> str | None:

@@ -60,7 +60,7 @@ def judge_inject(answer: Callable[..., nn.Module]) -> str | None:
         model = Toy().eval()
         before = model(IDS)
         asked = list(targets) if isinstance(targets, tuple) else targets
-        got = answer(model, asked, 3, 12.0, 0.25)
+        got = answer(model, asked, 3, 12, 0.25)
         want = {f"layers.{i}.{name}" for i in range(2) for name in names}
         slip = _model_slip(got, model) or _places_slip(got, want, asked) or _frozen_slip(got, want)
         slip = slip or _passed_slip(got, want)
@@ -72,7 +72,8 @@ def judge_inject(answer: Callable[..., nn.Module]) -> str | None:
 
 
 def _pairs_in(model: nn.Module) -> dict[str, nn.Module]:
-    return {n: m for n, m in model.named_modules() if hasattr(m, "A") and hasattr(m, "base")}
+    every = model.named_modules(remove_duplicate=False)
+    return {n: m for n, m in every if hasattr(m, "A") and hasattr(m, "base")}
 
 
 def _model_slip(got: Any, model: nn.Module) -> str | None:  # noqa: ANN401
@@ -98,6 +99,8 @@ def _places_slip(model: nn.Module, want: set[str], asked: Any) -> str | None:  #
         return f"{sorted(extra)[0]} got an adapter and is not asked for: compare whole names"
     if short:
         return f"{sorted(short)[0]} got no adapter: every layer has maps of that name"
+    if len(set(_pairs_in(model).values())) < len(found):
+        return "maps share one layer: each needs a pair of its own, over its own base"
     return None
 
 
@@ -106,8 +109,10 @@ def _frozen_slip(model: nn.Module, want: set[str]) -> str | None:
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         return "nothing trains: the adapters are frozen too; freeze first, then inject"
+    if still := sorted(should - trained):
+        return f"{still[0]} does not train: both factors must"
     if trained != should:
-        return f"{sorted(trained ^ should)[0]} trains: freeze the whole model, norms and head too"
+        return f"{sorted(trained - should)[0]} trains: freeze the whole model, norms and head too"
     return None
 
 
@@ -133,7 +138,7 @@ def _passed_slip(model: nn.Module, want: set[str]) -> str | None:
 def _no_match_slip(answer: Callable[..., nn.Module]) -> str | None:
     model = Toy()
     try:
-        answer(model, ["q_proj", "query"], 3, 12.0, 0.0)
+        answer(model, ["q_proj", "query"], 3, 12, 0.0)
     except ValueError:
         whole = all(p.requires_grad for p in model.parameters()) and not _pairs_in(model)
         return None if whole else "after the error the model is changed: match before you freeze"

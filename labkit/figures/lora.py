@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from labkit.figures.base import BLUE, GREEN, GREY, INK, ORANGE, Picture, picture
-from labkit.intervals import Mean, by_rank
+from labkit.intervals import Mean, by_rank, chosen
 from labkit.spectra import energy
 
 NEAR = 0.02  # two scores that differ by less are told as alike
@@ -45,12 +45,12 @@ def truncation(
     ax: Axes, ranks: Sequence[int], shares: Sequence[float], right: Sequence[float]
 ) -> Axes:
     """Energy kept and answers still right, both shares, against the rank of the truncation."""
-    enough, kept = first_enough(ranks, shares, right)
+    enough, kept, score = first_enough(ranks, shares, right)
     ax.plot(ranks, shares, color=GREY, marker="s", label="energy kept")
     ax.plot(ranks, right, color=BLUE, marker="o", label="letters exactly right")
     _by_rank(ax, ranks)
     ax.set(
-        title=f"Rank {enough}: {kept:.0%} of the energy, {right[list(ranks).index(enough)]:.0%} of the letters",
+        title=f"Rank {enough}: {kept:.0%} of the energy, {score:.0%} of the letters",
         ylabel="share",
         ylim=(-0.03, 1.05),
     )
@@ -61,10 +61,10 @@ def truncation(
 
 def first_enough(
     ranks: Sequence[int], shares: Sequence[float], right: Sequence[float], near: float = NEAR
-) -> tuple[int, float]:
-    """The first rank whose answers come within `near` of the best, and the energy it keeps."""
+) -> tuple[int, float, float]:
+    """The first rank whose answers come within `near` of the best, its energy and its answers."""
     place = next(i for i, share in enumerate(right) if share >= max(right) - near)
-    return ranks[place], shares[place]
+    return ranks[place], shares[place], right[place]
 
 
 def scores(ax: Axes, by_rank: Mapping[int, Mean], full: Mean, of: str) -> Axes:
@@ -87,7 +87,7 @@ def losses(ax: Axes, by_rank: Mapping[int, Mean], full: Mean, of: str) -> Axes:
     first, loss = next(iter(by_rank.items()))
     _beside_full(ax, by_rank, full)
     ax.set(
-        title=f"{of}: rank {first} ends at {loss.middle / full.middle:.0f} times full's loss",
+        title=f"{of}: rank {first} ends at {loss.middle / full.middle:.1f} times full's",
         ylabel="loss, nats a token",
         yscale="log",
     )
@@ -156,29 +156,63 @@ def truncations(ranks: Sequence[int], shares: Sequence[float], right: Sequence[f
     return picture(alt, lambda ax: truncation(ax, ranks, shares, right))
 
 
-def sweep(rows: Sequence[Mapping[str, Any]], rank: int, live: float) -> Picture:
-    """Recorded runs by rank beside full fine-tuning: score and loss on letters, score on codes.
+def best_rates(rows: Sequence[Mapping[str, Any]], steps: int) -> dict[int, float]:
+    """The learning rate of each rank (0: full fine-tuning) with the lowest mean loss on the
+    validation letters."""
+    tuned: dict[int, dict[float, list[float]]] = {}
+    for row in chosen(rows, split="validation", steps=steps):
+        tuned.setdefault(row["rank"], {}).setdefault(row["lr"], []).append(row["task_loss"])
+    return {
+        rank: min(by, key=lambda lr: sum(by[lr]) / len(by[lr]))
+        for rank, by in sorted(tuned.items())
+    }
+
+
+def by_rate(ax: Axes, rows: Sequence[Mapping[str, Any]], steps: int, ranks: Sequence[int]) -> Axes:
+    """The score on the validation letters by learning rate, a line for full and for each rank."""
+    best = best_rates(rows, steps)
+    full, lora = best.pop(0), sorted(set(best.values()))
+    kinds = zip((0, *ranks), (ORANGE, BLUE, GREEN, GREY), ("--", "-", "-.", ":"), strict=False)
+    for rank, colour, line in kinds:
+        found: dict[float, list[float]] = {}
+        for row in chosen(rows, split="validation", steps=steps, rank=rank):
+            found.setdefault(row["lr"], []).append(row["task"])
+        means = {lr: sum(found[lr]) / len(found[lr]) for lr in sorted(found)}
+        label = f"rank {rank}" if rank else "full fine-tuning"
+        ax.plot(means.keys(), means.values(), color=colour, linestyle=line, marker="o", label=label)
+    where = f"{lora[0]:g} at every rank" if len(lora) == 1 else f"{lora[0]:g} to {lora[-1]:g}"
+    ax.set(
+        title=f"Best rate: {where}, {lora[0] / full:.0f} times full's",
+        xlabel="learning rate",
+        ylabel="exactly right, validation",
+        xscale="log",
+        ylim=(-0.03, 1.05),
+    )
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.legend()
+    return ax
+
+
+def sweep(rows: Sequence[Mapping[str, Any]], steps: int, rank: int, live: float) -> Picture:
+    """Recorded runs: score by learning rate; score and loss by rank, each at its tuned rate.
 
     Args:
-        rank, live: of the run that was made here, its score on letters.
+        steps: of the runs.
+        rank, live: of the run that was made here, its score on the test letters.
     """
-    kinds = {"letters": {"learns": "task", "steps": 20}, "codes": {"learns": "codes"}}
 
-    def means(of: str, value: str) -> tuple[dict[int, Mean], Mean]:
-        full = by_rank(rows, value, method="full", **kinds[of])
-        return by_rank(rows, value, method="lora", **kinds[of]), full[0]
+    def means(value: str) -> tuple[dict[int, Mean], Mean]:
+        full = by_rank(rows, value, method="full", steps=steps)
+        return by_rank(rows, value, method="lora", steps=steps), full[0]
 
-    letters, codes = means("letters", "task"), means("codes", "task")
-    alt = "; ".join(
-        f"{of}: " + ", ".join(f"rank {r} {m.middle:.0%}" for r, m in found.items())
-        + f", full {full.middle:.0%}"
-        for of, (found, full) in (("letters right", letters), ("codes right", codes))
-    )  # fmt: skip
+    found, full = means("task")
+    best = ", ".join(f"rank {r or 'full'} {lr:g}" for r, lr in best_rates(rows, steps).items())
+    right = ", ".join(f"rank {r} {mean.middle:.1%}" for r, mean in found.items())
     return picture(
-        alt,
-        lambda ax: point(scores(ax, *letters, "letters"), rank, live),
-        lambda ax: losses(ax, *means("letters", "task_loss"), "letters"),
-        lambda ax: scores(ax, *codes, "codes"),
+        f"Best learning rates: {best}. Letters right: {right}, full {full.middle:.1%}",
+        lambda ax: by_rate(ax, rows, steps, (1, 8, 64)),
+        lambda ax: point(scores(ax, found, full, "At its rate"), rank, live),
+        lambda ax: losses(ax, *means("task_loss"), "Loss"),
     )
 
 

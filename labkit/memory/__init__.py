@@ -11,6 +11,8 @@ All three return a Breakdown: bytes by kind at the fullest moment of a step.
 
 from labkit.memory.breakdown import GIB, KINDS, Breakdown
 from labkit.memory.closed_form import estimate, phases
+from labkit.memory.engines import EngineError, dry_run, measure
+from labkit.memory.gpus import Fit, Gpu, fits, gpu, gpus
 from labkit.memory.parts import (
     adapter_parameters,
     dequantised_bytes,
@@ -21,6 +23,8 @@ from labkit.memory.parts import (
     saved_per_token,
     weight_bytes,
 )
+from labkit.memory.pricing import Cost, cost, roofline
+from labkit.memory.serving import Serving, cache_per_token, serving
 from labkit.memory.setup import STACKS, TrainingSetup
 from labkit.memory.shapes import PROJECTIONS, ModelShape, SetupError
 
@@ -30,17 +34,31 @@ __all__ = [
     "PROJECTIONS",
     "STACKS",
     "Breakdown",
+    "Cost",
+    "EngineError",
+    "Fit",
+    "Gpu",
     "ModelShape",
+    "Serving",
     "SetupError",
     "TrainingSetup",
     "adapter_parameters",
+    "cache_per_token",
+    "cost",
     "dequantised_bytes",
+    "dry_run",
     "estimate",
+    "fits",
+    "gpu",
+    "gpus",
     "logits_bytes",
+    "measure",
     "optimizer_bytes",
     "parameters",
     "peak",
     "phases",
+    "roofline",
     "saved_per_token",
+    "serving",
     "weight_bytes",
 ]

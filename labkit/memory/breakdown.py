@@ -5,7 +5,7 @@ reserved     what PyTorch has taken from the driver: allocated and what is cache
 nvidia-smi   reserved, and the CUDA context that no allocator sees
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Breakdown:
     engine: str  # "closed form", "dry run" or "measured"
     phases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    rules: Mapping[str, str] = field(default_factory=dict)  # a kind -> its formula as text
+    rules: Callable[[], Mapping[str, str]] = dict  # a kind -> its formula as text
 
     @property
     def peak(self) -> int:
@@ -46,7 +46,8 @@ class Breakdown:
 
     def formulas(self) -> Table:
         """Each kind at the peak with its formula as text; empty for what was not computed."""
-        rows = [(kind, _gib(n), self.rules.get(kind, "")) for kind, n in self.kinds.items() if n]
+        rules = self.rules()
+        rows = [(kind, _gib(n), rules.get(kind, "")) for kind, n in self.kinds.items() if n]
         return Table(("kind", "GiB", "how"), rows, f"the peak falls into {self.phase}")
 
     @property

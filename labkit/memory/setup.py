@@ -117,6 +117,11 @@ class TrainingSetup:
         return self.method in ("qlora", "qdora")
 
     @property
+    def trainer(self) -> bool:
+        """Whether the loop is a Trainer's."""
+        return self.stack in ("trl", "transformers+peft")
+
+    @property
     def adapted(self) -> bool:
         """Whether adapters train, and not the model itself."""
         return self.method != "full"

@@ -47,7 +47,7 @@ from labkit.table import Table
 # %%
 base = models.load("tiny", quantize=None, dtype=torch.float32)
 model, tokenizer = base.model, base.tokenizer
-letters = data.examples("test")[: 10 if project.quick() else 50]
+letters = data.examples("test")[: 10 if project.quick() else 40]
 items = [data.encode(tokenizer, example) for example in data.examples("train")]
 batch = data.collate(items[:8], tokenizer.pad_token_id)
 batch = {name: value.to(model.device) for name, value in batch.items()}
@@ -57,14 +57,14 @@ tuned = copy.deepcopy(model).requires_grad_(False)
 for name in W0:
     tuned.get_submodule(name).requires_grad_(True)
 print("before:", evaluate.forced_score(model, tokenizer, letters))
-history = train.fit(tuned, items, train.Settings(steps=3 if project.quick() else 12))
+history = train.fit(tuned, items, train.Settings(steps=3 if project.quick() else 10))
 full = evaluate.forced_score(tuned, tokenizer, letters)
 print("after: ", full)
 updates = {name: tuned.get_submodule(name).weight.detach() - W for name, W in W0.items()}
 history
 
 # %% [markdown]
-# Twelve steps teach the task. (The score asks whether greedy decoding would write the right record:
+# Ten steps teach the task. (The score asks whether greedy decoding would write the right record:
 # it would exactly if the right token is the likeliest at every place.) Each of the 42 maps has an
 # update now, and we ask how much of it is needed.
 #
@@ -90,7 +90,7 @@ check("01.1", nearest)
 
 # %%
 nearest = use("01.1", nearest)
-RANKS, cut, whole = (1, 2, 4, 8, 16, 64), copy.deepcopy(model), 0.0
+RANKS, cut = (1, 2, 4, 8, 32), copy.deepcopy(model)
 energy, right, rows = [], [], []
 total = sum(float(D.square().sum()) for D in updates.values())
 for rank in RANKS:
@@ -107,7 +107,7 @@ print(Table(("rank of the update", "energy kept", "letters right", "loss, nats a
 draw.truncations(RANKS, energy, right)
 
 # %% [markdown]
-# The energy lies spread over many directions: even rank 64 leaves some of it out. The task needs
+# The energy lies spread over many directions: even rank 32 leaves some of it out. The task needs
 # few of them. At rank 8 hardly more than half of the energy is left, and nearly every letter is
 # right.
 #
@@ -119,7 +119,7 @@ values = torch.linalg.svdvals(updates[one]).tolist()
 Explorer([Whole("rank", "rank", 1, 64, 8)], draw.cut(values))
 
 # %% [markdown]
-# **Where this stops:** one small model, one narrow task, 12 steps. Biderman et al. (2024) find
+# **Where this stops:** one small model, one narrow task, ten steps. Biderman et al. (2024) find
 # updates of 10 to 100 times the usual LoRA ranks in long runs on code and mathematics, and there
 # LoRA learns less than full fine-tuning.
 #
@@ -391,7 +391,7 @@ lowrank.scaling_table(growth)
 # %% [markdown]
 # ## 5. Into a real Llama
 #
-# **Claim:** LoRA reaches full fine-tuning on this task from a small rank on, at ten times its rate.
+# **Claim:** on this task the learning rate decides, and the rank hardly.
 #
 # <!-- exercise: 01.8 -->
 #
@@ -410,44 +410,49 @@ check("01.8", inject)
 # %% [markdown]
 # <!-- hints: 01.8 -->
 #
-# Now we train your layers, with one point of a sweep that was recorded on a GPU: the same rank,
-# rate, steps and seed.
+# Now we train your layers, as one run of a recorded sweep did: the same rank, rate, steps and
+# seed.
 
 # %%
 from labkit.intervals import by_rank, chosen
 
 inject = use("01.8", inject)
 ROWS = data.read_jsonl(project.data("measurements", "lora_ranks.jsonl"), ())
-SHORT = {"learns": "task", "steps": 20}
-told = chosen(ROWS, method="lora", rank=8, seed=0, **SHORT)[0]
+told = chosen(ROWS, method="lora", rank=8, steps=20, seed=0)[0]
 torch.manual_seed(told["seed"])
 student = inject(copy.deepcopy(model), "all-linear", told["rank"], told["alpha"])
 assert torch.equal(student(**batch).logits, model(**batch).logits)
 print(train.count(student))
 TRAINED = train.Settings(steps=3 if project.quick() else told["steps"], lr=told["lr"])
 run = train.fit(student, items, TRAINED)
-live = evaluate.forced_score(student, tokenizer, data.examples("test")[: 4 * len(letters)])
+live = evaluate.forced_score(student, tokenizer, data.examples("test")[: 2 * len(letters)])
 print(f"here: {live}; recorded: {told['task']:.1%}, loss {told['task_loss']:.4f}")
 run
 
 # %% [markdown]
-# Before the first step the logits are those of the base, bit for bit. Now the recorded runs, each
-# rank with five seeds and a learning rate that was tuned for it on the validation letters. Beside
-# the letters stands a task of another kind: 500 codes of firms, learnt by heart.
+# Before the first step the logits are those of the base, bit for bit.
+#
+# Now the recorded runs. Each rank, and full fine-tuning of the same maps, had its learning rate
+# tuned on the validation letters, on the left (on a GPU). At that rate four further seeds were
+# scored on the test letters (on a CPU; each row names its machine). Bands are 95% intervals of the
+# mean over the seeds; the diamond is your run.
 
 # %%
-recorded = by_rank(ROWS, "task", method="lora", **SHORT)[told["rank"]]
-assert project.quick() or recorded.holds(live.exact_match, wider=0.03)
-print(f"rank {told['rank']}: {recorded} on a GPU, {live.exact_match:.3g} here")
-draw.sweep(ROWS, told["rank"], live.exact_match)
+recorded = by_rank(ROWS, "task", method="lora", steps=told["steps"])[told["rank"]]
+assert project.quick() or recorded.holds(live.exact_match, wider=0.05)
+print(f"rank {told['rank']}: recorded {recorded}, here {live.exact_match:.3g}")
+draw.sweep(ROWS, told["steps"], told["rank"], live.exact_match)
 
 # %% [markdown]
-# The task is one skill, the same for every letter, and a small rank holds it. Five hundred facts
-# have nothing in common, and there each rank holds as many as it has room for. The band is the 95%
-# interval of the mean over the seeds; the diamond is your run.
+# The best rate is the same at every rank, as section 4 foretold of $\alpha / r$ under Adam, and
+# about ten times that of full fine-tuning. Near full's own rate, at 0.0005, LoRA has no letter
+# right at any rank: compared at one common rate, either method loses.
 #
-# **Where this stops:** one small model and two invented tasks. The tuned rate of LoRA is about ten
-# times that of full fine-tuning, and a comparison at one common rate would mislead.
+# Rank 1 does the task. Yet the full update *cut down* to rank 1 failed in section 1: training finds
+# an update that fits its rank, and truncation does not.
+#
+# **Where this stops:** one skill and one small model. Facts that have nothing in common, long runs
+# and large data need rank (Biderman et al. 2024).
 
 # %% [markdown]
 # ### One matrix for q, k and v
@@ -493,9 +498,10 @@ mib |= {name: kept(inject(copy.deepcopy(model), **how)) for name, how in KINDS.i
 draw.activations(mib)
 
 # %% [markdown]
-# **Verdict:** a single pair in the first layer already keeps more than half of what full fine-tuning
-# keeps, for the gradient has to come down to it. Pairs on all seven maps save a tenth, and dropout
-# turns the saving round: each of the 42 maps keeps a masked copy of its input, and the mask.
+# **Verdict:** a single pair in the first layer already keeps more than half of what full
+# fine-tuning keeps, for the gradient has to come down to it. Pairs on all seven maps save a tenth,
+# and dropout turns the saving round: each of the 42 maps keeps a masked copy of its input, and the
+# mask.
 #
 # **Where this stops:** a short batch on a small model. Gradient checkpointing, which notebook 04
 # switches on, throws nearly all of this away and computes it again.
@@ -549,8 +555,7 @@ lowrank.rounding(W0[one].cpu())
 #
 # **Where this stops:** a QLoRA adapter must be merged into the dequantised base that it was trained
 # on, a matter of another notebook.
-
-# %% [markdown]
+#
 # ### Equal to PEFT
 #
 # Last, PEFT. We save your adapter as a folder in its format and let it load that.
@@ -578,7 +583,7 @@ assert off < 1e-4
 # ## What to carry away
 #
 # - An update of full fine-tuning is not of low rank, yet rank 8 of it, 60% of its energy, does this
-#   task; 500 unrelated facts need more.
+#   task; trained at rank 1, LoRA does it too.
 # - LoRA at rank 16 trains 39,976,960 numbers of Llama-2-7B, 169 times fewer, in 7.6 times fewer
 #   bytes.
 # - Under Adam, alpha / rank keeps the effect of the first step; alpha = 2 rank multiplies it.
