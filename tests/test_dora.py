@@ -11,6 +11,7 @@ from labkit.directions import dense_forward, factored_norms, row_norms
 from labkit.dora import DoRALinear, inject_dora
 from labkit.linears import dense
 from labkit.lora import LoRALinear
+from labkit.nf4 import NF4Linear
 
 OUT, IN, RANK, ALPHA = 24, 40, 3, 6.0  # none equal, and alpha / rank is no whole rank
 SCALE = ALPHA / RANK
@@ -66,7 +67,9 @@ def test_a_fresh_layer_equals_its_base(dtype):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("make", [lambda base: base, four_bit], ids=["float", "Linear4bit"])
+@pytest.mark.parametrize(
+    "make", [lambda base: base, four_bit, NF4Linear], ids=["float", "Linear4bit", "NF4Linear"]
+)
 def test_forward_agrees_with_the_dense_formula(bias, make):
     layer, x = moved_layer(bias, make=make), torch.randn(2, 7, IN)
     W, A, B = dense(layer.base), layer.lora.A, layer.lora.B

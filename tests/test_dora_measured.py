@@ -126,6 +126,16 @@ def test_rates_are_lower_for_full_fine_tuning_and_higher_for_few_steps():
     assert by["lora", 8] == by["dora", 8]
 
 
+def test_codes_are_many_unlike_and_always_the_same():
+    found = sweep.examples("codes")
+    assert len({e.prompt for e in found}) == sweep.CODES
+    assert len({e.answer for e in found}) > 0.99 * sweep.CODES
+    assert all(len(e.answer) == sweep.DIGITS and e.answer.isdecimal() for e in found)
+    assert sweep.examples.__wrapped__("codes") == found
+    with pytest.raises(ValueError, match="learns='poems' is no set of this sweep: codes"):
+        sweep.examples("poems")
+
+
 @pytest.fixture(scope="module")
 def tiny():
     return load("tiny", None, torch.float32).model

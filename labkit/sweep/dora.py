@@ -6,8 +6,8 @@
     dora      A, B and the row lengths           float32, or NF4: QDoRA
 
 alpha is twice the rank, so the scale is 2 everywhere. "full" trains the maps that the others adapt.
-Beside the task stand the codes of `labkit.sweep.ranks`, facts learnt by heart at a low rank, where
-the DoRA paper sees its largest gains.
+Beside the task stand 500 codes of firms, learnt by heart at a rank too low to hold them:
+the DoRA paper sees its largest gains where the rank is low.
 
 A run's row also says how the rows of the weights went: `movement` holds, for each projection, the
 correlation of the change of length with the change of direction, over layers and MOMENTS (section
@@ -17,6 +17,8 @@ Source: Liu et al. 2024, https://arxiv.org/abs/2402.09353
 """
 
 import argparse
+import functools
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,17 +26,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from labkit import directions, dora, lora
+from labkit import directions, dora, lora, world
 from labkit.history import Step
 from labkit.linears import dense
+from labkit.skills import Example
 from labkit.sweep.frame import Row, Spec, linear_maps_train
-from labkit.sweep.ranks import CODE_BATCH, CODE_STEPS, examples
-
-__all__ = ["adapt", "arguments", "examples", "groups", "observer", "rates"]
 
 SCALE = 2.0
 CASES = ((16, 100), (16, 8), (2, 8))  # rank and steps: more than the task needs, and too few
-CODE_RANK = 4
+CODE_RANK, CODE_STEPS, CODE_BATCH = 4, 200, 32
+CODES, DIGITS = 500, 6
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 SHARE_OF_FULL = 0.1  # full fine-tuning wants about a tenth of the rate
 FEW = 20  # below so many steps the best rate is higher
@@ -60,6 +61,20 @@ def groups(options: argparse.Namespace) -> list[Spec]:
         for method in ("lora", "dora")
     ]
     return [*full, *adapters]
+
+
+@functools.cache
+def examples(learns: str) -> list[Example]:
+    """The set of that name: codes of invented firms, drawn by a seed, no two firms alike."""
+    if learns != "codes":
+        raise ValueError(f"learns={learns!r} is no set of this sweep: codes")
+    rng = random.Random("codes")
+    firms = list(dict.fromkeys(world.firm(rng) for _ in range(2 * CODES)))[:CODES]
+    first, last = 10 ** (DIGITS - 1), 10**DIGITS
+    return [
+        Example(f"What is the code of {firm}?", str(rng.randrange(first, last)), "code")
+        for firm in firms
+    ]
 
 
 def rates(spec: Spec) -> Sequence[float]:

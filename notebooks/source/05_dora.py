@@ -452,7 +452,7 @@ picture(f"Validation loss by rate. Best: {told}", lambda ax: draw.rates(ax, by_r
 
 # %% [markdown]
 # So many steps leave no room for a difference. With eight steps, and at rank 2, there is some; and
-# the 500 codes of notebook 01, at rank 4, are more than a small rank can hold in 200 steps. Other
+# 500 codes of firms, at rank 4, are more than a small rank can learn in 200 steps. Other
 # seeds than those of the tuning are scored on the test letters and on what the base knew before.
 #
 # The same seed draws the same data and the same A for both, so we subtract run by run. A gap whose
