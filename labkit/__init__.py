@@ -8,6 +8,8 @@ Read in this order; each module is one idea and imports only modules above it.
     spectra     singular values of an update, read from its two thin factors
     lora        a trained update of low rank beside a frozen linear map
     fused       the same for chosen parts of one fused matrix
+    variants    other scales, rates and starts for the same layer
+    adalora     a rank for each layer, found by pruning while it trains
     world       an invented world: names, letters, facts
     skills      questions about it with one right answer, and what is held out
     corpus      the text the tiny model learnt from, and its tokenizer

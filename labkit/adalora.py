@@ -11,11 +11,11 @@ A triplet is (P[:, i], e[i], Q[i]). Nothing is decomposed: P and Q are pushed to
 a penalty, every entry earns a score of how much the loss hangs on it, and the triplets that score
 least, over all layers together, get e[i] = 0. How many stay falls over the steps:
 
-    step      0 .. warmup     warmup .. steps - final      steps - final .. steps
-    budget    all             falls, as a cube             target; nothing is pruned any more
+    step      to warmup     to steps - final      to steps
+    budget    all           falls, as a cube      target; the choice is made
 
-Source: Zhang et al. 2023, https://arxiv.org/abs/2303.10512; PEFT 0.21, tuners/adalora, does the same
-and needs `total_step` in its config and `model.update_and_allocate(step)` after each backward.
+Source: Zhang et al. 2023, https://arxiv.org/abs/2303.10512. PEFT 0.21, tuners/adalora, does the
+same; it needs `total_step` in its config, and `update_and_allocate(step)` called after each step.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ SPREAD = 0.02  # of P and Q at the start, as in PEFT
 
 
 class SVDLinear(nn.Module):
-    """A frozen linear map and an update of three factors, any of whose triplets can be switched off.
+    """A frozen linear map and an update of three factors, whose triplets can be switched off.
 
     Args:
         base: any module that maps (..., in) to (..., out).
@@ -123,10 +123,9 @@ class Schedule:
         return int((self.start - self.target) * left**3 + self.target)
 
     def prunes(self, step: int) -> bool:
-        """Whether triplets are switched off after this step."""
-        if step <= self.warmup:
-            return False
-        return step > self.steps - self.final or step % self.every == 0
+        """Whether triplets are chosen anew after this step."""
+        last = self.steps - self.final
+        return step == last or (self.warmup < step < last and step % self.every == 0)
 
 
 class Pruner:
@@ -141,8 +140,11 @@ class Pruner:
 
     def __init__(self, model: nn.Module, schedule: Schedule, smooth: float = 0.85) -> None:
         self.layers, self.schedule, self.smooth = list(triplets(model).values()), schedule, smooth
-        self.mean = {p: torch.zeros_like(p) for layer in self.layers for p in layer.parameters(False)}
+        self.mean = {
+            p: torch.zeros_like(p) for layer in self.layers for p in layer.parameters(False)
+        }
         self.jump = {p: torch.zeros_like(p) for p in self.mean}
+        self.off: list[Tensor] = []  # per layer: the triplets that are switched off
 
     @torch.no_grad()
     def watch(self) -> None:
@@ -153,7 +155,7 @@ class Pruner:
             self.jump[p].lerp_((now - mean).abs(), 1 - self.smooth)
 
     def scores(self, layer: SVDLinear) -> Tensor:
-        """The score of each triplet of a layer: its e, and the means over P's column and Q's row."""
+        """Score of each triplet of a layer: of its e, and the means over P's column and Q's row."""
         e, P, Q = (self.mean[p] * self.jump[p] for p in (layer.e, layer.P, layer.Q))
         return e + P.mean(dim=0) + Q.mean(dim=1)
 
@@ -161,18 +163,20 @@ class Pruner:
     def after_step(self, step: int) -> int:
         """Call after the optimizer's step 1, 2, ..; returns how many triplets may stay.
 
-        A triplet that is switched off may come back as long as pruning goes on: its P and Q keep
-        their values, and e receives a gradient.
+        A triplet that is switched off may come back while pruning goes on: its P and Q keep their
+        values, and e receives a gradient. After the last choice it stays off.
         """
-        if step < self.schedule.steps - self.schedule.final:
+        last = self.schedule.steps - self.schedule.final
+        if step < last:
             self.watch()
         budget = self.schedule.budget(step)
         if self.schedule.prunes(step):
             scores = [self.scores(layer) for layer in self.layers]
-            every = torch.cat(scores)
-            limit = every.kthvalue(len(every) - budget).values
-            for layer, score in zip(self.layers, scores, strict=True):
-                layer.e[score <= limit] = 0.0
+            limit = torch.cat(scores).kthvalue(self.schedule.start - budget).values
+            self.off = [score <= limit for score in scores]
+        if self.schedule.prunes(step) or step > last:
+            for layer, off in zip(self.layers, self.off, strict=True):
+                layer.e[off] = 0.0
         return budget
 
     def ranks(self) -> list[int]:

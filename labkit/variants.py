@@ -4,12 +4,12 @@
     rslora        the scale                alpha / sqrt(rank)
     lora_plus     B's learning rate        ratio times A's
     pissa         A, B and the base        A, B: the strongest directions of W; base: the rest
-    olora         A, B and the base        B: the first columns of Q, A: the first rows of R, W = Q R
+    olora         A, B and the base        of W = Q R, B: Q's first columns, A: R's first rows
     loftq         A, B and the base        base: W rounded; A, B: the strongest part of what it lost
     share         A and B of all layers    one frozen random pair; two vectors a layer train (VeRA)
 
-Each takes a layer that `inject` made, changes it and returns it. Those that set A and B to more than
-nothing take scale * B A out of the base, so the layer still computes what it did.
+Each takes a layer that `inject` made, changes it and returns it. One that starts with more than
+B = 0 takes scale * B A out of the base, so the layer still computes what it did.
 
 Sources: Kalajdzievski 2023, https://arxiv.org/abs/2312.03732; Hayou et al. 2024 (LoRA+),
 https://arxiv.org/abs/2402.12354; Meng et al. 2024 (PiSSA), https://arxiv.org/abs/2404.02948;
@@ -116,8 +116,9 @@ def olora(layer: LoRALinear) -> LoRALinear:
 def loftq(layer: LoRALinear, rounded: Rounding, steps: int = 1) -> LoRALinear:
     """Let A and B make up for what rounding the base loses; the base becomes the rounded weight.
 
-    Alternates: round W - scale * B A, then take the best pair for what that lost. The trap: what NF4
-    loses is nearly white noise, so a small rank catches a small share of it.
+    Alternates: round W - scale * B A, then take the best pair for what that lost. The trap: what
+    NF4 loses is nearly white noise, so a small rank catches a small share of it. PEFT's own leaves
+    the scale out of A and B, so there alpha must equal the rank.
 
     Args:
         rounded: a weight (out, in) to the same weight as a few bits store it, in float32.
@@ -186,7 +187,10 @@ def share(
     draw = torch.Generator().manual_seed(seed)
     A, B = (
         torch.empty(shape).uniform_(-bound, bound, generator=draw)
-        for shape, bound in (((rank, into), math.sqrt(6 / into)), ((out, rank), math.sqrt(6 / rank)))
+        for shape, bound in (
+            ((rank, into), math.sqrt(6 / into)),
+            ((out, rank), math.sqrt(6 / rank)),
+        )
     )
     device = next(model.parameters()).device
     A, B = A.to(device), B.to(device)
