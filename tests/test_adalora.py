@@ -137,3 +137,26 @@ def test_a_plan_without_a_step_to_prune_in_is_refused_as_peft_refuses_it():
 def test_a_target_that_prunes_nothing_or_all_is_refused(target):
     with pytest.raises(ValueError, match=f"target={target} must lie between 0 and start=8"):
         Schedule(start=8, target=target, steps=10, warmup=2, final=2)
+
+
+def test_the_score_of_a_triplet_counts_its_e_its_column_and_its_row():
+    model, _ = both()
+    layer = model.down
+    pruner = Pruner(model, Schedule(start=2 * RANK, target=4, steps=STEPS, **PLAN), smooth=0.75)
+    for p in pruner.mean:
+        p.grad = torch.zeros_like(p)
+    with torch.no_grad():
+        layer.e.fill_(2.0)
+    layer.e.grad[0] = 3.0
+    layer.P.grad[4, 1] = 5.0
+    layer.Q.grad[2, 7] = 7.0
+    pruner.watch()
+
+    def once(now):  # the first smoothed sensitivity times how far the value lies from it, smoothed
+        return 0.25 * now * (0.25 * (now - 0.25 * now))
+
+    want = torch.zeros(RANK)
+    want[0] = once(6.0)
+    want[1] = once(5.0 * layer.P[4, 1].abs().item()) / 6
+    want[2] = once(7.0 * layer.Q[2, 7].abs().item()) / 14
+    torch.testing.assert_close(pruner.scores(layer), want)
