@@ -88,7 +88,8 @@ def question(
     buttons.observe(chosen, "value")
     title = w.HTML(_set(f"<strong>{escape(text)}</strong>"))
     hint = w.HTML(f"<small>({escape(ask)})</small>")
-    return w.VBox([title, buttons, hint, reason], layout={"margin": "0 0 12px"})
+    parts = [title, buttons, hint, reason, _own_keys()]
+    return w.VBox(parts, layout={"margin": "0 0 12px"})
 
 
 # As wide as the column, never as wide as what stands inside: a long table then scrolls by itself.

@@ -79,7 +79,7 @@ def test_every_choice_has_a_reason_of_its_own_and_one_is_right(question):
 @pytest.mark.parametrize("question", EVERY, ids=lambda q: q.id)
 def test_a_question_reads_the_same_as_text_html_and_widget(question, in_kernel):
     question._repr_mimebundle_()
-    title, buttons, ask, reason = in_kernel[0].children
+    title, buttons, ask, reason, _ = in_kernel[0].children
     labels = [label for label, _ in buttons.options]
     shown = [*read(title.value), *labels, *read(ask.value)]
     assert plain("\n".join(shown)) == plain(str(question))
@@ -90,7 +90,7 @@ def test_a_question_reads_the_same_as_text_html_and_widget(question, in_kernel):
 @pytest.mark.parametrize("question", EVERY, ids=lambda q: q.id)
 def test_the_buttons_show_the_reason_of_the_chosen_letter(question, in_kernel):
     question._repr_mimebundle_()
-    _, buttons, _, reason = in_kernel[0].children
+    _, buttons, _, reason, _ = in_kernel[0].children
     for letter in question.letters:
         buttons.value = letter
         assert read(reason.value) == [str(question.verdict(letter))]

@@ -185,6 +185,17 @@ def test_every_radio_button_has_the_name_of_its_choice(start):
         assert page.get_by_role("radio", name=name, exact=True).count() == 1
 
 
+def test_the_keys_belong_to_a_question_that_has_the_focus(start):
+    """JupyterLab's own would move to another cell, insert one and make it Markdown."""
+    choose(start, "00.q1", "Yes, 24 GB or more")
+    cells, box = len(start.cells()), start.page.locator(".widget-vbox")
+    for key in ("ArrowDown", "b", "m"):
+        start.page.keyboard.press(key)
+    moved = box.filter(has_text="Question 00.q1:").locator("[role=status]").filter(has_text=": b)")
+    moved.wait_for(timeout=MOVES)
+    assert len(start.cells()) == cells
+
+
 # --- Notebook 04 ------------------------------------------------------------------------------
 
 
