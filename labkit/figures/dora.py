@@ -72,7 +72,7 @@ def cost_bars(ax: Axes, costs: Sequence[Cost], what: str) -> Axes:
     )
     ax.set_yticks(range(len(ways)), ways)
     ax.invert_yaxis()
-    ax.legend(loc="lower right")
+    ax.legend(loc=(0.72, 0.22))  # beside the short bars
     return ax
 
 
@@ -87,7 +87,7 @@ def quality(ax: Axes, means: Mapping[str, Mean], of: str, unit: str) -> Axes:
         )  # fmt: skip
     best = min(means, key=lambda name: means[name].middle)
     alike = [n for n, mean in means.items() if n != best and mean.low <= means[best].high]
-    title = f"{of}: lowest {best}" + (f", within its interval {', '.join(alike)}" if alike else "")
+    title = f"{of}:\nlowest {best}" + (f", not apart from it {', '.join(alike)}" if alike else "")
     ax.set(title=title, ylabel=unit, xlim=(-0.5, len(means) - 0.5))
     ax.set_xticks(range(len(means)), list(means))
     return ax
@@ -111,7 +111,7 @@ def rates(ax: Axes, by: Mapping[str, Mapping[float, tuple[float, float]]], what:
     spread = max(lowest.values()) / min(lowest.values())
     worst = max(max(loss for loss, _ in found.values()) / lowest[n] for n, found in by.items())
     ax.set(
-        title=f"{what}: best within a factor {spread:.1f}, worst rate {worst:,.0f} times",
+        title=f"{what}:\nbest within a factor {spread:.1f}, worst rate {worst:,.0f} times",
         xscale="log",
         yscale="log",
         xlabel="learning rate",
