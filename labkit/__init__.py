@@ -8,6 +8,9 @@ Read in this order; each module is one idea and imports only modules above it.
     linears      what a frozen linear map applies, whatever stores its weight
     lora         a trained update of low rank beside a frozen linear map
     fused        the same for chosen parts of one fused matrix
+    verdicts     what the recorded runs about DoRA say, with intervals and costs
+    directions   rows of a weight as lengths and directions, and DoRA written plainly
+    dora         row lengths and directions of a weight, learned apart
     variants     other scales, rates and starts for the same layer
     adalora      a rank for each layer, found by pruning while it trains
     lowrank      what a low rank can hold, and how far the first step goes at each rank

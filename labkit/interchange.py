@@ -2,7 +2,8 @@
 
     adapter_model.safetensors   base_model.model.NAME.lora_A.weight (rank, in)
                                 base_model.model.NAME.lora_B.weight (out, rank)
-    adapter_config.json         r, lora_alpha, lora_dropout, target_modules and what PEFT adds
+                                base_model.model.NAME.lora_magnitude_vector (out,), of DoRA alone
+    adapter_config.json         r, lora_alpha, lora_dropout, use_dora, target_modules and more
 
     save_adapter(model, folder)   PEFT loads it: PeftModel.from_pretrained(base, folder)
     load_adapter(model, folder)   what PEFT saved, or we; on a plain base, or one with such layers
@@ -30,15 +31,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from labkit.adapters import CONFIG, WEIGHTS, AdapterError
+from labkit.dora import DoRALinear, inject_dora
 from labkit.lora import adapted, inject, linear_maps
 
 PREFIX = "base_model.model."  # PEFT wraps the model twice
 SUFFIXES = {"lora_A.weight": "A", "lora_B.weight": "B"}
+MAGNITUDE = "lora_magnitude_vector"
 # Fields that say who, where and how it began; any other field that is set changes the function.
 HARMLESS = set(
     "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode "
     "r lora_alpha lora_dropout target_modules exclude_modules layers_to_transform layers_pattern "
-    "init_lora_weights megatron_core qalora_group_size runtime_config".split()
+    "init_lora_weights use_dora megatron_core qalora_group_size runtime_config".split()
 )
 STARTS = (True, False, "gaussian", "orthogonal")  # of A and B alone; the others move the base, too
 
@@ -50,11 +53,26 @@ class Said:
     rank: int
     alpha: float
     dropout: float
+    dora: bool = False
+
+    def shapes(self, out: int, into: int) -> dict[str, tuple[int, ...]]:
+        """What PEFT calls the trained tensors of a map (out, in), and their shapes."""
+        found: dict[str, tuple[int, ...]] = {
+            "lora_A.weight": (self.rank, into),
+            "lora_B.weight": (out, self.rank),
+        }
+        return found | ({MAGNITUDE: (out,)} if self.dora else {})
+
+
+def factors_of(layer: nn.Module) -> nn.Module:
+    """The layer that holds A and B: the one that a DoRALinear wraps, or `layer` itself."""
+    return layer.lora if isinstance(layer, DoRALinear) else layer
 
 
 def parameters(layer: nn.Module) -> dict[str, Tensor]:
     """What PEFT calls the trained tensors of one adapted map, and these tensors."""
-    return {suffix: getattr(layer, name) for suffix, name in SUFFIXES.items()}
+    found = {suffix: getattr(factors_of(layer), name) for suffix, name in SUFFIXES.items()}
+    return found | ({MAGNITUDE: layer.magnitude} if isinstance(layer, DoRALinear) else {})
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -67,13 +85,15 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def described(model: nn.Module) -> Said:
-    """Rank, alpha and dropout of the adapted maps in `model`.
+    """Rank, alpha, dropout and method of the adapted maps in `model`.
 
     Raises:
         AdapterError: if there is none, or they differ in it.
     """
-    layers = adapted(model).values()
-    said = {Said(la.rank, la.alpha, getattr(la.dropout, "p", 0.0)) for la in layers}
+    pairs = [
+        (factors_of(layer), isinstance(layer, DoRALinear)) for layer in adapted(model).values()
+    ]
+    said = {Said(f.rank, f.alpha, getattr(f.dropout, "p", 0.0), dora) for f, dora in pairs}
     if not said:
         raise AdapterError("the model has no adapter to save: call labkit.lora.inject first")
     if len(said) > 1:
@@ -104,6 +124,7 @@ def config(model: nn.Module) -> dict[str, Any]:
         "r": said.rank,
         "lora_alpha": said.alpha,
         "lora_dropout": said.dropout,
+        "use_dora": said.dora,
         "target_modules": _shortest(model),
         "bias": "none",
     }
@@ -143,11 +164,12 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
         AdapterError: files that are missing, broken, incomplete or of another kind or model.
     """
     said, state = read_config(folder), _read_weights(folder)
-    names = _modules(folder, state)
+    names = _modules(folder, state, said)
     if not adapted(model):
         _check_names(folder, names, set(linear_maps(model)))
         _check_shapes(folder, names, state, said, linear_maps(model))
-        inject(model, names, said.rank, said.alpha, said.dropout)
+        put = inject_dora if said.dora else inject
+        put(model, names, said.rank, said.alpha, said.dropout)
     elif described(model) != said or set(names) != set(adapted(model)):
         raise AdapterError(
             f"{folder.name} has {said} on {len(names)} maps, the model has {described(model)} on "
@@ -162,7 +184,7 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def read_config(folder: Path) -> Said:
-    """Rank, alpha and dropout from a folder's adapter_config.json.
+    """Rank, alpha, dropout and method from a folder's adapter_config.json.
 
     Raises:
         AdapterError: no or a broken file, another method, or a field that changes the function.
@@ -170,7 +192,8 @@ def read_config(folder: Path) -> Said:
     try:
         found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = found.get("peft_type")
-        said = Said(int(found["r"]), float(found["lora_alpha"]), float(found["lora_dropout"]))
+        rank, alpha, dropout = found["r"], found["lora_alpha"], found["lora_dropout"]
+        said = Said(int(rank), float(alpha), float(dropout), bool(found.get("use_dora")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AdapterError(
             f"{folder.name} has no readable {CONFIG} ({type(error).__name__}: {error}): "
@@ -203,11 +226,12 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _modules(folder: Path, state: Mapping[str, Tensor]) -> list[str]:
+def _modules(folder: Path, state: Mapping[str, Tensor], said: Said) -> list[str]:
     """The names of the adapted maps, each with all its tensors and nothing besides."""
-    split = [(name, suffix) for name in state for suffix in SUFFIXES if name.endswith(f".{suffix}")]
+    kinds = said.shapes(0, 0)
+    split = [(name, suffix) for name in state for suffix in kinds if name.endswith(f".{suffix}")]
     names = {n.removesuffix(f".{s}").removeprefix(PREFIX) for n, s in split}
-    whole = {f"{PREFIX}{name}.{suffix}" for name in names for suffix in SUFFIXES}
+    whole = {f"{PREFIX}{name}.{suffix}" for name in names for suffix in kinds}
     if not state or whole != set(state):
         odd = min(whole ^ set(state), default="any tensor")
         lacks = "lacks" if odd in whole or not state else "has, unexpectedly,"
@@ -231,9 +255,8 @@ def _check_shapes(
     maps: Mapping[str, nn.Module],
 ) -> None:
     for name in names:
-        into, out = maps[name].in_features, maps[name].out_features
-        wanted = {"lora_A.weight": (said.rank, into), "lora_B.weight": (out, said.rank)}
-        for suffix, shape in wanted.items():
+        shapes = said.shapes(maps[name].out_features, maps[name].in_features)
+        for suffix, shape in shapes.items():
             found = tuple(state[f"{PREFIX}{name}.{suffix}"].shape)
             if found != shape:
                 raise AdapterError(

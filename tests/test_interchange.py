@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import interchange
 from labkit.adapters import AdapterError
+from labkit.dora import DoRALinear, inject_dora
 from labkit.interchange import load_adapter, save_adapter
 from labkit.lora import adapted, inject
 
@@ -34,12 +35,14 @@ def moved(model):
         for name, p in model.named_parameters():
             if name.endswith((".B", "lora_B.default.weight")):
                 p.copy_(torch.randn(p.shape, generator=generator))
+            if "magnitude" in name:
+                p.mul_(torch.empty(p.shape).uniform_(0.5, 2.0, generator=generator))
     return model
 
 
-def ours(targets="all-linear", **settings):
+def ours(targets="all-linear", put=inject, **settings):
     usual = {"rank": 3, "alpha": 7, "dropout": 0.25}
-    return moved(inject(llama(), targets, **usual | settings)).eval()
+    return moved(put(llama(), targets, **usual | settings)).eval()
 
 
 def theirs(**settings):
@@ -66,6 +69,42 @@ def test_peft_loads_what_we_save(tmp_path, targets):
     kept = interchange.tensors(model)
     assert state.keys() == kept.keys()
     assert all(torch.equal(state[name], kept[name]) for name in state)
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_peft_loads_the_magnitudes_that_we_save(tmp_path, targets):
+    model = ours(targets, inject_dora)
+    save_adapter(model, tmp_path / "a")
+    loaded = peft.PeftModel.from_pretrained(llama(), tmp_path / "a").eval()
+    assert loaded.peft_config["default"].use_dora
+    close(loaded(IDS).logits, model(IDS).logits)
+    state, kept = peft.get_peft_model_state_dict(loaded), interchange.tensors(model)
+    assert state.keys() == kept.keys()
+    assert all(torch.equal(state[name], kept[name]) for name in state)
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["on a plain base", "on one with layers"])
+def test_we_load_the_magnitudes_that_peft_saves(tmp_path, plain):
+    model = theirs(use_dora=True)
+    model.save_pretrained(tmp_path)
+    base = llama() if plain else inject_dora(llama(), rank=3, alpha=7, dropout=0.25).eval()
+    loaded = load_adapter(base, tmp_path)
+    assert all(isinstance(layer, DoRALinear) for layer in adapted(loaded).values())
+    close(loaded(IDS).logits, model(IDS).logits)
+
+
+def test_a_dora_folder_without_its_magnitudes_is_refused(tmp_path):
+    save_adapter(ours(), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": True}))
+    with pytest.raises(AdapterError, match=r"lacks .*lora_magnitude_vector"):
+        load_adapter(llama(), tmp_path)
+
+
+def test_a_dora_folder_is_not_loaded_into_lora_layers(tmp_path):
+    save_adapter(ours(put=inject_dora), tmp_path)
+    with pytest.raises(AdapterError, match=r"dora=True.*dora=False"):
+        load_adapter(ours(), tmp_path)
 
 
 @pytest.mark.parametrize("targets", [*TARGETS, r".*layers\.0.*_proj"])
@@ -174,7 +213,6 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     ("settings", "message"),
     [
         ({"use_rslora": True}, "has use_rslora=True, which labkit's layers do not compute"),
-        ({"use_dora": True}, "has use_dora=True"),
         ({"bias": "all"}, "has bias='all'"),
         ({"rank_pattern": {"q_proj": 2}}, "has rank_pattern"),
         ({"alpha_pattern": {"q_proj": 2}}, "has alpha_pattern"),
