@@ -161,4 +161,5 @@ board()
 # **Source:** Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.1,
 # [arXiv:2106.09685](https://arxiv.org/abs/2106.09685).
 #
-# **Next:** [04_qlora_finetune](04_qlora_finetune.ipynb) fine-tunes a 4-bit Llama from end to end.
+# **Next:** [01_lora_from_scratch](01_lora_from_scratch.ipynb) builds the layer. In a hurry? Go to
+# [04_qlora_finetune](04_qlora_finetune.ipynb), which fine-tunes a 4-bit Llama from end to end.

@@ -595,4 +595,4 @@ assert off < 1e-4
 # [arXiv:2406.08447](https://arxiv.org/abs/2406.08447); microsoft/LoRA and PEFT 0.21, their own
 # source.
 #
-# **Next:** [04_qlora_finetune](04_qlora_finetune.ipynb) puts these layers over a base in 4 bits.
+# **Next:** [02_where_memory_goes](02_where_memory_goes.ipynb) predicts what such a run needs.

@@ -566,4 +566,5 @@ picture(
 # [arXiv:2205.05198](https://arxiv.org/abs/2205.05198); PEFT 0.21, TRL 1.16, bitsandbytes 0.50 and
 # PyTorch 2.11, their own source.
 #
-# **Next:** [04_qlora_finetune](04_qlora_finetune.ipynb) runs the setup that you copied.
+# **Next:** [03_nf4_quantiles](03_nf4_quantiles.ipynb) builds the 4-bit format, and
+# [04_qlora_finetune](04_qlora_finetune.ipynb) runs the setup that you copied.

@@ -631,4 +631,5 @@ measure.measured()
 # Hu et al. 2021, *LoRA*, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); Thinking Machines
 # 2025, *LoRA Without Regret*; PEFT 0.21 and TRL 1.16, their own source.
 #
-# **Next:** on a terminal, `make finetune` loads, trains, scores and saves without a browser.
+# **Next:** [05_dora](05_dora.ipynb) asks what DoRA adds. On a terminal, `make finetune` loads,
+# trains, scores and saves without a browser.
