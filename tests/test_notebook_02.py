@@ -8,6 +8,7 @@ from statistics import median
 import nbformat
 import pytest
 
+from labkit.budget.training import training
 from labkit.exercises import quiz
 from labkit.memory import (
     GIB,
@@ -56,6 +57,27 @@ def test_a_large_model_comes_nearer_to_the_bits_of_its_maps():
     assert (f"{bits[0]:.2f}", f"{bits[-1]:.2f}") == ("6.65", "4.48")
     says("a fifth of it is one embedding")
     assert 0.2 < ONE.vocab * ONE.hidden / ONE.parameters < 0.22
+    says("`tiny` is near in spite of its size, since its vocabulary is small")
+    tiny = ModelShape.preset("tiny")
+    assert tiny.parameters < ONE.parameters and 8 * weight_bytes(tiny) / tiny.parameters < bits[0]
+    assert tiny.vocab * tiny.hidden / tiny.parameters < 0.1
+
+
+def test_a_row_on_a_t4_may_be_as_long_as_the_prose_says():
+    says("A batch of one row may have some 13,000 tokens")
+    says("in a batch of four each row a quarter of that")
+    says("the last eighth of it lies within the estimate's error")
+
+    def verdict(batch, length):
+        asked = {"method": "qlora", "batch": batch, "seq_len": length}
+        return training("llama-3.1-8b", card="T4", stack="trl", **asked).verdict
+
+    for batch in (1, 4):
+        longest = 13_312 // batch
+        assert verdict(batch, longest - 640 // batch).endswith("within the estimate's error.")
+        assert verdict(batch, longest).startswith("It fits")
+        assert verdict(batch, longest * 7 // 8 - 128).endswith("to spare.")
+        assert verdict(batch, longest + 512 // batch).startswith("It does not fit")
 
 
 def test_pages_and_8_bits_save_what_the_prose_says():
@@ -92,8 +114,8 @@ def test_one_unpacked_map_takes_a_few_hundred_mib_at_70b():
     assert 200 < dequantised_bytes(SEVENTY) / 2**20 < 500
 
 
-def test_the_two_steps_differ_by_a_factor_of_four_and_peak_where_the_prose_says():
-    says("One setting, two ways to run it, and a factor of four.")
+def test_the_two_steps_differ_by_a_factor_of_more_than_four_and_peak_where_the_prose_says():
+    says("One setting, two ways to run it, and a factor of more than four")
     plain, lean = estimate(ONE, PLAIN), estimate(ONE, LEAN)
     assert 4 < plain.peak / lean.peak < 5 and 4 < measured(PLAIN) / measured(LEAN) < 5
     assert plain.phase == "loss" and lean.phase.startswith("backward")

@@ -24,6 +24,11 @@ from labkit.memory.setup import METHODS
 from labkit.table import Table
 
 
+def _said(value: float) -> str:
+    """Two decimals, or what is more than nothing and would round to it."""
+    return f"{value:,.2f}" if not 0 < value < 0.005 else "less than 0.01"
+
+
 @dataclass(frozen=True)
 class Price:
     """Hours and money of one run."""
@@ -38,7 +43,7 @@ class Price:
     @property
     def headline(self) -> str:
         return (
-            f"{self.run.hours:,.2f} hours and {self.run.dollars:,.2f} dollars on one "
+            f"{_said(self.run.hours)} hours and {_said(self.run.dollars)} dollars on one "
             f"{self.card.name}, at {self.run.tokens_per_second:,.0f} tokens a second"
         )
 

@@ -25,9 +25,11 @@ class Many:
     def headline(self) -> str:
         need, base = self.need, self.need.kinds["base"]
         share = need.kinds["adapter slots"] / base
+        n, s = need.adapters, "" if need.adapters == 1 else "s"
         return (
-            f"{gib(need.total)} for {need.adapters} adapters on one {self.shape.name}: the slots "
-            f"add {share:.0%} to the base; {need.adapters} merged models take {gib(need.merged)}"
+            f"{gib(need.total)} for {n} adapter{s} on one {self.shape.name}: the slots "
+            f"add {share:.0%} to the base; {n} merged model{s} take{'' if s else 's'} "
+            f"{gib(need.merged)}"
         )
 
     @property

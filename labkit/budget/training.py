@@ -76,7 +76,7 @@ class Training:
                 off = self.breakdown.peak / record.peak - 1
                 return (
                     f"Measured: {gib(record.peak)} allocated, {gib(record.reserved)} reserved "
-                    f"({record.where}); the estimate is off by {off:+.1%}."
+                    f"({record.where}); the estimate is off by {off:+.2%}."
                 )
         return "This setup is none of the measured rows; the dry run below answers for it."
 

@@ -73,10 +73,13 @@ def _parameter_slips(s: ModelShape) -> Slips:
         (right - layers * h * i, "a Llama's MLP has three maps: gate, up and down"),
         (right - norms, "the norms are missing: two a layer, and one at the end"),
         (right - h, "one norm is missing: the last one, behind all layers"),
+        (right - 2 * layers * h, "the layers have norms too, two each"),
         (right - layers * h, "each layer has two norms: one before attention, one before the MLP"),
         (right - (layers - 1) * (linear + 2 * h), "that is one layer; the model has more"),
         (layers * linear, "those are the linear maps alone; norms and embeddings hold numbers too"),
         (wide(s.heads * guess, s.kv_heads * guess), "the shape says how wide a head is; hidden / heads need not be it"),
+        (wide(h, s.kv_heads * guess), "the width of queries and keys comes from head_dim; it need not follow from hidden"),
+        (right - layers * h * (q - kv), "o_proj takes in what the query heads put out, not the key-value heads"),
         (wide(h, kv), "q_proj puts out heads * head_dim, and o_proj takes it in; that need not be hidden"),
         (right + layers * (q + 2 * kv), "no projection of a Llama has a bias"),
         (12 * layers * h * h, "12 L h^2 counts a GPT: no gate, no shared keys, no embedding"),
@@ -119,8 +122,12 @@ def _weight_slips(s: ModelShape, double: bool, prepared: bool) -> Slips:
     right = quantised + outside
     dtype = "after prepare" if prepared else "before prepare"
     wrong_way = "the scales take one byte each" if double else "the scales are float32"
+    floored = [n // BLOCK for n in sizes]
+    floor = sum(n + 4 * (n // SUPER) if double else 4 * n for n in floored)
+    alone = "each map is packed on its own: round its blocks up before you add"
     return [
         ((linear + rest) // 2, "half a byte for everything: scales cost too, and embeddings keep their dtype"),
+        ((linear + rest) // 2 + _constants(linear + rest, double), "only the seven maps are packed; embeddings and norms keep their dtype"),
         (quantised + rest // 2, "the embedding and the norms are not quantised"),
         (right - scales, "the scales are missing: one for every 64 weights"),
         (right - scales + other, f"double={double}: {wrong_way}"),
@@ -131,6 +138,9 @@ def _weight_slips(s: ModelShape, double: bool, prepared: bool) -> Slips:
         *((int((linear + rest) * bits / 8), "4.127 bits a weight hold for the projections; the embedding is not packed")
           for bits in (4.127, 4 + 8 / BLOCK + 32 / (BLOCK * SUPER))),
         (right - scales + 2 * blocks, "no scale takes 16 bits: four bytes, or one with double quantisation"),
+        (right - scales + floor, "a block that is not full has a scale too: round up"),
+        *((right - scales + times * _constants(linear // times, double), alone) for times in (1, s.layers)),
+        (right + 2 * linear, "the codes stand instead of the 16-bit weights, not beside them"),
         (quantised, "those are the projections; embedding and norms stand beside them"),
         (right + linear // 2, "4 bits are half a byte"),
         (2 * (linear + rest), "that is the model in 16 bits"),
@@ -207,7 +217,7 @@ def judge_adapter_parameters(answer: Answer) -> str | None:
 
 # --- 02.4 the optimizer's moments -------------------------------------------------------------
 
-TENSORS = (32_768, 131_072, 2_048, 8_192, 5_000)  # of Llama-3.2-1B at rank 16, and odd ones
+TENSORS = (32_768, 131_072, 2_048, 8_192, 5_000, 4_096, 100_000)  # of a 1B, odd ones, both limits
 SMALLEST_8BIT, SMALLEST_PAGED, STATE_BLOCK = 4096, 100_000, 256
 
 
@@ -223,6 +233,7 @@ def _moments(n: int, optimizer: str, itemsize: int) -> int:
 def _moment_slips(sizes: Sequence[int], optimizer: str, itemsize: int) -> Slips:
     n, right = sum(sizes), sum(_moments(size, optimizer, itemsize) for size in sizes)
     small = [size for size in sizes if size < SMALLEST_8BIT]
+    first_8bit = _moments(SMALLEST_8BIT, "adamw_8bit", itemsize)
     blocks = sum(math.ceil(s / STATE_BLOCK) for s in sizes if s >= SMALLEST_8BIT)
     slips = {
         "adamw": [
@@ -238,6 +249,8 @@ def _moment_slips(sizes: Sequence[int], optimizer: str, itemsize: int) -> Slips:
             (sum(2 * s + 8 * math.ceil(s / STATE_BLOCK) for s in sizes), "a tensor below 4,096 numbers keeps float32 moments"),
             (right - 8 * blocks, "each moment has a float32 scale for every 256 numbers"),
             (right - 4 * blocks, "each of the two moments has its scales"),
+            (right - first_8bit + 8 * SMALLEST_8BIT, "a tensor of 4,096 numbers is large enough for 8 bits"),
+            (right - sum((8 - 2 * itemsize) * s for s in small), "small tensors keep float32 moments, whatever the parameter is"),
             (right - sum(8 * s for s in small), "small tensors have moments too, in float32"),
             (sum(2 * s + 8 * math.ceil(s / 2048) if s >= SMALLEST_8BIT else 8 * s for s in sizes),
              "a scale stands for 256 numbers; 2,048 is an older block"),
@@ -249,8 +262,9 @@ def _moment_slips(sizes: Sequence[int], optimizer: str, itemsize: int) -> Slips:
             (8 * n, "pages of 100,000 numbers or more live outside PyTorch's allocator"),
             (0, "a tensor below 100,000 numbers is not paged: its moments are ordinary memory"),
             (8 * n - right, "the other way round: the large tensors are the paged ones"),
-            (right // 2 * itemsize // 4 if itemsize != 4 else -1, "these moments are float32 whatever the parameter is"),
-            (right // 2, "Adam keeps two moments for each number"),
+            (right + 8 * SMALLEST_PAGED, "a tensor of 100,000 numbers is large enough for pages"),
+            # the judge asks at 4 bytes first: one moment gives half there, the wrong width does not
+            (right // 2, "these moments are float32 whatever the parameter is" if itemsize == 2 else "paged Adam keeps two moments as well"),
         ],
         "sgd": [
             (4 * n, "SGD without momentum keeps nothing"),
@@ -264,7 +278,7 @@ def _moment_slips(sizes: Sequence[int], optimizer: str, itemsize: int) -> Slips:
 def judge_optimizer_bytes(answer: Answer) -> str | None:
     """two moments, in the dtype of the parameter, in 8 bits with scales, or outside the allocator"""
     for optimizer in ("adamw", "adamw_8bit", "paged_adamw_32bit", "sgd"):
-        for itemsize in (2, 4):
+        for itemsize in (4, 2) if optimizer == "paged_adamw_32bit" else (2, 4):
             want = sum(_moments(n, optimizer, itemsize) for n in TENSORS)
             slips = _moment_slips(TENSORS, optimizer, itemsize)
             otherwise = "go tensor by tensor: two moments, their dtype, their scales"
@@ -294,11 +308,18 @@ def _activation_slips(s: ModelShape, rank: int) -> Slips:
     kept = _kept(s, rank)
     right = sum(size for _, size in kept)
     inner = 14 * rank
+    rows = [4 * h, 4, 2 * h, 2 * q, 2 * kv, 4 * s.heads, 2 * i, 14 * rank]  # "each" overlooked
+    numbers = 4 * h + 2 + 2 * q + 2 * kv + s.heads + 4 * i + 7 * rank
     return [
         (inner, "a frozen map keeps no input, but norms, attention and the MLP's products keep theirs"),
         (34 * h, "34 bytes x hidden counts another model: no shared keys, no gate, dropout everywhere"),
         (right + 4 * (q - kv), "keys and values are kept at the width of their own heads"),
-        (right - 4 * h, "the norms keep float32: 4 bytes, not 2"),
+        (right - 4 * h, "4 h are missing: a norm keeps its input in float32, 4 bytes, and its output in 2"),
+        (right - 6 * h - 4, "there are two norms: two inputs, two scales and two outputs"),
+        (right - 2 * kv, "keys and values are two tensors"),
+        (right - 4 * s.heads + 4, "attention keeps a sum for each head, not one a token"),
+        (sum(rows), "a row with 'each' holds more than one tensor: two norms, queries and output, keys and values, four of the MLP"),
+        (numbers, "count bytes, not numbers"),
         (right - 8, "each norm keeps one float32 number a token besides its input"),
         (right - 8 * h - 8, "the two norms keep their inputs, in float32"),
         (right - 4 * s.heads, "attention keeps one float32 sum for each head"),
@@ -312,7 +333,6 @@ def _activation_slips(s: ModelShape, rank: int) -> Slips:
         (right - 12 * rank, "all seven adapters keep their inner result, rank numbers each"),
         (right - inner, "each adapter keeps its inner result, rank numbers, for B's gradient"),
         (right + inner, "the adapters work in bfloat16 here: 2 bytes a number"),
-        (right - 4 * h, "the inputs of the adapted maps are kept: A's gradient needs them"),
         (right + 2 * q + 2 * kv, "queries and keys are kept once, as attention reads them: after the rotation"),
         (right + 2 * q, "o_proj reads attention's output, which is kept already"),
         (right + 2 * i, "down_proj reads the product, which is kept already"),
@@ -324,7 +344,7 @@ def _activation_slips(s: ModelShape, rank: int) -> Slips:
 def judge_saved_per_token(answer: Answer) -> str | None:
     """two norms, two inputs, attention, four tensors of the MLP and seven inner results"""
     for s in SHAPES[::-1]:  # the last one first: in a 1B model 2 i happens to be 6 h + 2 q
-        for rank in RANKS:
+        for rank in RANKS[::-1]:  # at rank 8 the seven inner results weigh what keys and values do
             want = sum(size for _, size in _kept(s, rank))
             otherwise = "go down the table row by row: numbers a token, times bytes a number"
             if slip := _slip(answer(s, rank), want, _activation_slips(s, rank), otherwise):
@@ -376,6 +396,8 @@ def _dequantisation_slips(s: ModelShape) -> Slips:
         (2 * large + scales // 4, "the scales are unpacked to float32: 4 bytes each"),
         (2 * s.layers * layer, "as if all layers were unpacked at once; one map is, at a time"),
         (sum(2 * n + 4 * math.ceil(n / BLOCK) for n in sizes) * s.layers, "one map at a time, not the whole model"),
+        (right * s.layers, "one map at a time, not the largest of every layer"),
+        (2 * s.vocab * s.hidden + 4 * math.ceil(s.vocab * s.hidden / BLOCK), "the embedding is not packed, so nobody unpacks it"),
         (2 * layer, "one map at a time, not a whole layer"),
         (sum(2 * n + 4 * math.ceil(n / BLOCK) for n in sizes), "one map at a time, not a whole layer with its scales"),
         (large // 2 + scales, "unpacked a weight takes 16 bits, not 4"),

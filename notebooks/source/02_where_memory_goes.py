@@ -114,8 +114,9 @@ for name, shape in {"tiny": tiny, **LARGE}.items():
 Table(("model", "16 bits, GiB", "4 bits, GiB", "after prepare, GiB", "bits a parameter"), rows)
 
 # %% [markdown]
-# The larger the model, the nearer it comes to 4.13 bits a parameter, since its embedding weighs
-# less. A 1B model stays far from it: a fifth of it is one embedding, which nobody packs.
+# The larger the Llama, the nearer it comes to 4.13 bits a parameter, since its embedding weighs
+# less. A 1B model stays far from it: a fifth of it is one embedding, which nobody packs. `tiny` is
+# near in spite of its size, since its vocabulary is small.
 #
 # **Where this stops:** these are bytes at rest. bitsandbytes also keeps a small table of levels for
 # each map, about a kilobyte.
@@ -398,9 +399,10 @@ panels = [
 picture(f"What is alive in one step, at its fullest: {said}", *panels)
 
 # %% [markdown]
-# One setting, two ways to run it, and a factor of four. On the left the logits tower for a moment.
-# On the right no table of logits exists, and one layer's backward pass is the fullest moment. A
-# calculator that does not ask for the loss path cannot be right.
+# One setting, two ways to run it, and a factor of more than four: mind the two scales. On the left
+# the logits tower for a moment. On the right only a tile of their table exists at a time, and one
+# layer's backward pass is the fullest moment. A calculator that does not ask for the loss path
+# cannot be right.
 #
 # ### Predicted, dry run, measured
 #
@@ -444,6 +446,9 @@ Table(("engine", "peak, GiB allocated", "off by"), table)
 training.explorer()
 
 # %% [markdown]
+# A batch of one row may have some 13,000 tokens, and in a batch of four each row a quarter of that;
+# the last eighth of it lies within the estimate's error. A T4 computes in float16.
+#
 # What to change first is ranked by bytes saved for each percent of speed that measured rows say it
 # loses. Changes that leave work out cost nothing, and changes of the run itself come last.
 #
@@ -542,8 +547,8 @@ picture(
 )
 
 # %% [markdown]
-# Rules of thumb miss by factors, in both directions, because they leave out what decides: the loss
-# path, what prepare casts, checkpointing, dropout. None of them has a term for logits.
+# Rules of thumb miss by factors, in both directions, because they leave out or guess what decides:
+# the loss path, what prepare casts, checkpointing, dropout. None of them has a term for logits.
 #
 # **Where this stops:** the closed form was calibrated on the other rows of the same survey: Llama,
 # Qwen and SmolLM up to 8B, one GPU, the versions in the rows.
