@@ -378,7 +378,7 @@ growth = lowrank.scaling(G.cpu(), (16, 256), first_step)
 lowrank.scaling_table(growth)
 
 # %% [markdown]
-# **Verdict:** it depends on the optimizer, and on what is to stay the same. Under Adam,
+# **Verdict:** it depends on the optimizer and on what is to stay. Under Adam,
 # $\alpha / r$ keeps the loss that the first step takes away, while the step itself gets shorter.
 # Under SGD it keeps nothing: the effect falls as $1/r$, the collapse that rsLoRA mends with
 # $\alpha / \sqrt r$. With $\alpha = 2r$ the effect grows with the rank under either, so a higher
@@ -448,11 +448,11 @@ draw.sweep(ROWS, told["steps"], told["rank"], live.exact_match)
 # %% [markdown]
 # The best rate is the same at every rank, as section 4 foretold of $\alpha / r$ under Adam, and
 # about ten times that of full fine-tuning. Near full's own rate, at 0.0005, LoRA has no letter
-# right at any rank: at that one rate it would seem useless, and at its own it is level.
+# right at any rank: judged at that one rate it would seem useless.
 #
-# Rank 1 gets the letters right; its loss, on the right, stays a few times that of full
-# fine-tuning. Yet the full update *cut down* to rank 1 failed in section 1: training finds an
-# update that fits its rank, and truncation does not.
+# Rank 1 gets the letters right, at a few times the loss of full fine-tuning. Yet the full update
+# *cut down* to rank 1 failed in section 1: training finds an update that fits its rank, and
+# truncation does not.
 #
 # **Where this stops:** one skill and one small model. Facts that have nothing in common, long runs
 # and large data need rank (Biderman et al. 2024).
