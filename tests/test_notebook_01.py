@@ -49,7 +49,7 @@ def prose(part):
 
 def test_a_truncation_keeps_little_energy_and_nearly_every_letter():
     rows = table("energy kept")
-    assert 0.5 < number(rows["8"][0]) < 0.65  # "hardly more than half"
+    assert number(rows["8"][0]) < 0.65  # "less than two thirds"
     assert number(rows["8"][1]) > 0.95  # "nearly every letter"
     assert number(rows["32"][0]) < 0.9  # "even rank 32 leaves some of it out"
     assert number(rows["1"][1]) < 0.1
@@ -74,7 +74,7 @@ def test_only_b_is_felt_at_step_0():
 def test_the_counts_of_the_prose_are_those_of_the_table():
     rows = table("seven projections train")
     total, trains, share, _ = map(number, rows["llama-2-7b"])
-    assert f"{trains:,.0f} numbers of Llama-2-7B" in prose("What to carry away")
+    assert f"{trains:,.0f} numbers for Llama-2-7B" in prose("What to carry away")
     assert f"{total / trains:.0f} times fewer" in prose("What to carry away")
     assert trains / 10e6 == pytest.approx(4, rel=0.01)  # "four times that"
     shares = [number(row[2]) for row in rows.values()]
@@ -117,7 +117,9 @@ def test_the_rate_decides_and_the_rank_hardly():
     assert {row["rank"] for row in slow} == set(best) - {0}
     assert all(row["task"] == 0 for row in slow)  # "no letter right at any rank"
     scores = by_rank(rows, "task", method="lora", steps=20)
-    assert all(mean.middle > 0.97 and mean.n == 4 for mean in scores.values())  # rank 1 too
+    assert all(mean.middle > 0.97 and mean.n == 5 for mean in scores.values())  # rank 1 too
+    losses = by_rank(rows, "task_loss", steps=20)  # rank 0 is full fine-tuning
+    assert 2 < losses[1].middle / losses[0].middle < 6  # "a few times that of full"
     cut = table("energy kept")
     assert number(cut["1"][1]) < 0.1 < scores[1].middle  # "cut down to rank 1 failed"
 

@@ -67,7 +67,9 @@ EXERCISES = [
             "W, and what must happen to W's own gradient?",
             r"$y = \text{base}(x) + \frac{\alpha}{r}\,(\text{dropout}(x) A^T) B^T$; "
             "`base.requires_grad_(False)` freezes; `self.A.to(x.dtype)` follows the input; "
-            "`nn.Identity()` stands where there is no dropout.",
+            "`nn.Identity()` stands where there is no dropout; "
+            "`next(itertools.chain(base.parameters(), base.buffers()))` is a tensor of any base, "
+            "for `factors`.",
             "The base is called, never read, so that it may be stored in 4 bits. Two thin products "
             "cost rank * (in + out) a token, where W costs in * out. Dropout meets the update's "
             "input alone: the frozen map is not what trains.",

@@ -174,12 +174,12 @@ def _gradient_slip(got: Any, want: tuple[Tensor, Tensor], inputs: tuple[Any, ...
 # --- 01.5 count from a config -----------------------------------------------------------------
 
 CONFIGS = {
-    "Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64),
-    "a model whose heads are wider than its hidden size": (96, 200, 5, 4, 1, 32),
+    "Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128_256),
+    "a model whose heads are wider than its hidden size": (96, 200, 5, 4, 1, 32, 311),
 }
 CONFIG_NAMES = (
     "hidden_size", "intermediate_size", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads", "head_dim",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size",
 )  # fmt: skip
 CHOSEN = ("all-linear", ["q_proj", "v_proj"], ["down_proj", "k_proj", "o_proj"], "v_proj")
 
@@ -216,9 +216,11 @@ def _count_slips(
         (layers * rank * sum(pairs[n][1] for n in names), "that is A alone; B trains too"),
         (layers * rank * sum(pairs[n][0] for n in names), "that is B alone; A trains too"),
         (layers * rank * sum(pairs[names[0]]), "that is the first target alone: sum over all of them"),
+        (2 * layers * rank * c.hidden_size * len(names), "not every map is hidden by hidden: read its own (out, in)"),
         (layers * rank * rank * one, "the rank is there twice: each row of A and column of B counts once"),
         (layers * (rank * one + product), "W is frozen: count only what trains"),
         (2 * layers * rank * one, "that is twice too many: alpha, gradients and moments are no parameters"),
+        (layers * rank * one + rank * (c.vocab_size + c.hidden_size), "the head is no projection: it is never adapted"),
         (0, "nothing was counted: \"all-linear\" stands for all seven, and one name may come as plain text"),
     ]  # fmt: skip
 
@@ -229,7 +231,13 @@ def judge_parameter_count(answer: Callable[[Any, Any, int], int]) -> str | None:
         config = SimpleNamespace(**dict(zip(CONFIG_NAMES, values, strict=True)))
         for targets in CHOSEN:
             for rank in (8, 3):
-                got = answer(config, targets, rank)
+                try:
+                    got = answer(config, targets, rank)
+                except (KeyError, ValueError) as error:
+                    if targets != "v_proj":
+                        raise
+                    told = f"your code raised {type(error).__name__}"
+                    return f"{told} for 'v_proj': a plain text is one target, not its letters"
                 slip = count_slip(got) or _counted(got, config, targets, rank)
                 if slip:
                     return f"{name}, {targets!r} at rank {rank}: {slip}"

@@ -113,8 +113,10 @@ def _spread_slip(A: Tensor, B: Tensor) -> str | None:
         return None
     if A.min() >= 0:
         return "A is never negative: draw it on both sides of zero"
+    if abs(spread - bound / math.sqrt(3)) < 0.03 * bound:
+        seen = "that looks like a normal distribution; A is uniform"
+        return f"A has the right spread, but numbers up to {largest / bound:.1f} / sqrt(in): {seen}"
     guesses = {
-        "a normal distribution; A is uniform": bound / math.sqrt(3),
         "kaiming with a=0, sqrt(6) times too wide: a is sqrt(5)": math.sqrt(2) * bound,
         "scaled by the rank, not by the width of the input": rank**-0.5 / math.sqrt(3),
         "scaled by rank and width together (xavier); take the width of the input": math.sqrt(2 / (width + rank)),
@@ -151,7 +153,7 @@ def judge_lora_linear(build: Callable[..., nn.Module]) -> str | None:
             return slip
     return (
         _dtype_slip(build) or _packed_slip(build) or _dropout_slip(build) or _cost_slip(build)
-        or _rank_slip(build)
+        or _rank_slip(build) or _printed_slip(layer)
     )  # fmt: skip
 
 
@@ -175,6 +177,8 @@ def _start_slip(layer: nn.Module, base: nn.Linear) -> str | None:
 
 def _trains_slip(layer: nn.Module, base: nn.Linear) -> str | None:
     trained = {name for name, p in layer.named_parameters() if p.requires_grad}
+    if layer.base is not base and isinstance(layer.base, nn.Linear):
+        return "`layer.base` is a copy: keep the map that was given, and freeze that one"
     if any(p.requires_grad for p in base.parameters()):
         return "the base still trains: freeze its weight and its bias"
     if trained != {"A", "B"}:
@@ -289,6 +293,8 @@ def _packed_slip(build: Callable[..., nn.Module]) -> str | None:
         got = layer(x := torch.randn(7, IN))
     except AttributeError as error:
         return f"a 4-bit base has no plain weight: call the base, do not read it ({error})"
+    except StopIteration:
+        return "this base has no parameters: 4-bit maps may keep theirs in buffers; look there too"
     want = x @ (base.codes + layer.delta().T)
     return tensor_slip(got, want.detach(), "the output over a 4-bit base", 1e-4)
 
@@ -335,3 +341,11 @@ def _rank_slip(build: Callable[..., nn.Module]) -> str | None:
     except ZeroDivisionError:
         return "rank 0 ends in a ZeroDivisionError: raise a ValueError that says what is allowed"
     return "rank 0 is accepted: raise a ValueError that says what is allowed"
+
+
+def _printed_slip(layer: nn.Module) -> str | None:
+    try:
+        repr(layer)
+    except (NotImplementedError, TypeError):  # the stub's own line, or None where text must stand
+        return "the layer cannot be printed: `extra_repr` returns a text; or leave it out"
+    return None

@@ -68,7 +68,7 @@ def judge_inject(answer: Callable[..., nn.Module]) -> str | None:
             slip = "the model must answer as before, bit for bit: B is zero"
         if slip:
             return f"targets {asked!r}: {slip}"
-    return _no_match_slip(answer)
+    return _no_match_slip(answer) or _no_rank_slip(answer)
 
 
 def _pairs_in(model: nn.Module) -> dict[str, nn.Module]:
@@ -95,6 +95,8 @@ def _places_slip(model: nn.Module, want: set[str], asked: Any) -> str | None:  #
     extra, short = found - want, want - found
     if any("lm_head" in name for name in extra):
         return "the head got an adapter: it is a linear map, but never adapted"
+    if loose := sorted(name for name in extra if "." not in name):
+        return f"{loose[0]} lies at the top of the model: `set_submodule` takes the full name"
     if extra:
         return f"{sorted(extra)[0]} got an adapter and is not asked for: compare whole names"
     if short:
@@ -145,6 +147,18 @@ def _no_match_slip(answer: Callable[..., nn.Module]) -> str | None:
     except KeyError:
         return "an unknown target raises KeyError: `matches` raises a ValueError that helps"
     return "a target that matches nothing passes in silence: `matches` raises a ValueError"
+
+
+def _no_rank_slip(answer: Callable[..., nn.Module]) -> str | None:
+    """The layer itself may have frozen its own map before it raised; the rest must be as it was."""
+    model = Toy()
+    try:
+        answer(model, "q_proj", 0, 12, 0.0)
+    except ValueError:
+        if model.embed.weight.requires_grad:
+            return None
+        return "at rank 0 LoRALinear raises and leaves a frozen model: make all layers first"
+    return "rank 0 passes in silence: LoRALinear raises a ValueError"
 
 
 # --- 01.9 merge -------------------------------------------------------------------------------

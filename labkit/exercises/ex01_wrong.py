@@ -118,6 +118,7 @@ LORA_LINEAR = _layers(
     ("feeds the update with the output", "the update goes through the frozen map", _forward("self.base(x) * (1 + u)")),
     ("reads the weight of the base", "call the base, do not read it", _forward("F.linear(x, W, b) + u")),
     ("base trains", "the base still trains", _made("self.base.requires_grad_(True)")),
+    ("a copy of the base", "is a copy", _made("import copy; self.base = copy.deepcopy(self.base); base.requires_grad_(True)")),
     ("bias trains", "freeze its weight and its bias", _made("self.base.bias.requires_grad_(True) if getattr(self.base, 'bias', None) is not None else None")),
     ("freezes the factors too", "does not train", _made("self.requires_grad_(False)")),
     ("B random", "is B zero, and the base untouched?", _made("nn.init.normal_(self.B)")),
@@ -138,6 +139,8 @@ LORA_LINEAR = _layers(
     ("takes rank 0", "rank 0 is accepted", "    def __init__(self, base, rank, alpha, dropout=0.0):\n        super().__init__(base, max(rank, 1), alpha, dropout)"),
     ("forgets the return", "is a `return` missing?", "    def forward(self, x):\n        self.base(x) + self.update(x)"),
     ("knows no dropout", "the fourth argument", "    def __init__(self, base, rank, alpha):\n        super().__init__(base, rank, alpha)"),
+    ("looks for parameters alone", "may keep theirs in buffers", _made("next(base.parameters())")),
+    ("leaves the stub of extra_repr", "cannot be printed", "    def extra_repr(self):\n        raise NotImplementedError"),
 )  # fmt: skip
 
 FACTOR_GRADIENTS = _expressions(
@@ -178,6 +181,8 @@ PARAMETER_COUNT = _expressions(
     ("rank twice", "the rank is there twice", "r * right"),
     ("with the frozen weights", "count only what trains", "right + L * sum(o * i for o, i in shapes)"),
     ("doubled", "that is twice too many", "2 * right"),
+    ("every map hidden by hidden", "read its own (out, in)", "2 * L * r * c.hidden_size * len(names)"),
+    ("with the head", "the head is no projection", "right + r * (c.vocab_size + c.hidden_size)"),
     ("A alone", "that is A alone", "L * r * sum(i for _, i in shapes)"),
     ("B alone", "that is B alone", "L * r * sum(o for o, _ in shapes)"),
     ("one pair a layer", "the first target alone", "L * r * sum(shapes[0])"),
@@ -188,7 +193,7 @@ PARAMETER_COUNT += _bank(
     ("counts an unknown name as nothing", "'query_proj', counts as", "def f(c, targets, r):\n    s = projections(c)\n    names = [targets] if isinstance(targets, str) else targets\n    names = s if targets == 'all-linear' else [n for n in names if n in s]\n    return c.num_hidden_layers * r * sum(sum(s[n]) for n in names)"),
     ("raises KeyError", "an unknown target raises KeyError", "def f(c, targets, r):\n    s = projections(c)\n    names = [targets] if isinstance(targets, str) else targets\n    names = s if targets == 'all-linear' else names\n    return c.num_hidden_layers * r * sum(sum(s[n]) for n in names)"),
     ("says nothing of the name", "say in the error which target", "def f(c, targets, r):\n    try:\n        return parameter_count(c, targets, r)\n    except ValueError:\n        raise ValueError('no such target')"),
-    ("reads a name letter by letter", "your code raised", "def f(c, targets, r):\n    s = projections(c)\n    names = s if targets == 'all-linear' else list(targets)\n    return c.num_hidden_layers * r * sum(sum(s[n]) for n in names)"),
+    ("reads a name letter by letter", "one target, not its letters", "def f(c, targets, r):\n    s = projections(c)\n    names = s if targets == 'all-linear' else list(targets)\n    return c.num_hidden_layers * r * sum(sum(s[n]) for n in names)"),
 )  # fmt: skip
 
 HELD_BYTES = _expressions(
@@ -274,6 +279,8 @@ INJECT = _injections(
     ("adapts twice", "an adapter inside an adapter", _each("over(n)").replace("    return model", "    for n in names:\n        put(n + '.base', LoRALinear(model.get_submodule(n + '.base'), rank, alpha, dropout).train(model.training))\n    return model")),
     ("silent on no match", "passes in silence", "    try:\n        return inject(model, targets, rank, alpha, dropout)\n    except ValueError:\n        return model"),
     ("freezes, then matches", "match before you freeze", "    freeze(False)\n    return inject(model, targets, rank, alpha, dropout)"),
+    ("freezes, then makes the layers", "make all layers first", _each("over(n)")),
+    ("sets by the last name", "takes the full name", "    names = matches(model, targets)\n    freeze(False)\n    for n in names:\n        setattr(model, n.rpartition('.')[2], over(n))\n    return model"),
     ("moves B", "bit for bit: B is zero", "    inject(model, targets, rank, alpha, dropout)\n    with torch.no_grad():\n        [m.base.weight.add_(1) for m in model.modules() if isinstance(m, LoRALinear)]\n    return model"),
 )  # fmt: skip
 
