@@ -435,7 +435,7 @@ run
 # Before the first step the logits are those of the base, bit for bit.
 #
 # Now the recorded runs. Each rank, and full fine-tuning of the same maps, had its learning rate
-# tuned on the validation letters, on the left (on a GPU). At that rate four further seeds were
+# tuned on the validation letters, on the left (on a GPU). At that rate five further seeds were
 # scored on the test letters (on a CPU; each row names its machine). Bands are 95% intervals of the
 # mean over the seeds; the diamond is your run.
 
