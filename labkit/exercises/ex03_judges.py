@@ -5,10 +5,12 @@ from the bytes of a weight that is counted out. A slip is named by simulation, a
 the first published mistake that gives what the learner's code gave is the one that is told.
 """
 
+import contextlib
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -710,6 +712,7 @@ def judge_bits_per_weight(answer: Callable[..., float]) -> str | None:
 # --- 03.8 a product whose weight stays packed -------------------------------------------------
 
 OUT, IN = 6, 10
+KEPT_W = "the decoded weight is kept until the backward pass: keep the codes, decode again"
 
 
 def _frozen(out: int = OUT, into: int = IN) -> nf4.Quantized:
@@ -737,8 +740,10 @@ def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None)
     W = nf4.dequantize(q, x.dtype)
     if not hasattr(answer, "apply"):
         return "write a class that inherits from torch.autograd.Function: it is called by apply"
+    decoded: list[weakref.ref[Tensor]] = []
     try:
-        y = answer.apply(x, q, bias)
+        with _decoding_watched(answer, decoded):
+            y = answer.apply(x, q, bias)
     except NotImplementedError:
         raise
     except RuntimeError as error:
@@ -758,7 +763,31 @@ def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None)
         return (
             "autograd wrote this backward, and keeps W for it: inherit from torch.autograd.Function"
         )
+    if any(one() is not None for one in decoded):
+        return KEPT_W
     return _kept_slip(y.grad_fn, x, W) or _back_slip(y, x, W, near)
+
+
+@contextlib.contextmanager
+def _decoding_watched(answer: Any, decoded: list[weakref.ref[Tensor]]) -> Iterator[None]:  # noqa: ANN401
+    """What the learner's `dequantize` gives is followed: a global or a closure may keep it too."""
+
+    dequantize = nf4.dequantize  # `there` may be that module itself
+
+    def watched(*args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        W = dequantize(*args, **kwargs)
+        decoded.append(weakref.ref(W))
+        return W
+
+    there = getattr(getattr(answer, "forward", None), "__globals__", {})
+    if there.get("dequantize") is not dequantize:
+        yield
+        return
+    there["dequantize"] = watched
+    try:
+        yield
+    finally:
+        there["dequantize"] = dequantize
 
 
 def _forward_slip(y: Any, x: Tensor, W: Tensor, product: Tensor) -> str | None:  # noqa: ANN401
@@ -799,7 +828,7 @@ def _kept_slip(node: Any, x: Tensor, W: Tensor) -> str | None:  # noqa: ANN401
     """What the node keeps besides the codes, while it waits for the backward pass."""
     kept = [*_tensors(node.saved_tensors), *_tensors(vars(node))]
     if any(t.is_floating_point() and t.shape in (W.shape, W.T.shape) for t in kept):
-        return "the decoded weight is kept until the backward pass: keep the codes, decode again"
+        return KEPT_W
     if any(t.is_floating_point() and t.shape == x.shape for t in kept):
         return "x is kept until the backward pass; a frozen weight's gradient is not needed, so x is not"
     return None

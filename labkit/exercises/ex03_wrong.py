@@ -260,6 +260,7 @@ NF4_PRODUCT = _bank(
 ) + _products(
     ("saves the decoded weight", "the decoded weight is kept", {"keep": "ctx.save_for_backward(W)"}),
     ("keeps the decoded weight on ctx", "keep the codes, decode again", {"keep": "ctx.w = [W]"}),
+    ("keeps the decoded weight in a closure", "is kept until the backward pass: keep", {"keep": "ctx.again = lambda: W"}),
     ("saves x as for a trained weight", "x is kept until the backward pass", {"keep": "ctx.save_for_backward(x)"}),
     ("no transpose in forward", "forward does not fit", {"forward": "x @ W"}),
     ("no transpose where it fits", "forward multiplies by W;", {"forward": "F.linear(x, W.T if square else W, bias)"}),
