@@ -69,6 +69,7 @@ EXERCISES = [
             "float32 in whatever dtype the weight is.",
         ),
         wrong=bank.BLOCK_ABSMAX,
+        copies=False,  # the judge copies, and tells who changes an argument
     ),
     Exercise(
         id="03.4",
@@ -86,6 +87,7 @@ EXERCISES = [
             "clamp leaves a block of zeros what it is.",
         ),
         wrong=bank.NEAREST,
+        copies=False,  # the judge copies, and tells who changes an argument
     ),
     Exercise(
         id="03.5",
@@ -119,6 +121,7 @@ EXERCISES = [
             "as weights are. One mean serves the whole weight.",
         ),
         wrong=bank.QUANTIZE_ABSMAX,
+        copies=False,  # the judge copies, and tells who changes an argument
     ),
     Exercise(
         id="03.7",

@@ -5,8 +5,12 @@ from the bytes of a weight that is counted out. A slip is named by simulation, a
 the first published mistake that gives what the learner's code gave is the one that is told.
 """
 
+import contextlib
+import inspect
 import math
-from collections.abc import Callable, Iterable
+import types
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +20,7 @@ from labkit import nf4
 from labkit.exercises.compare import tensor_slip
 
 NONE = "your code returned None: is a `return` missing?"
+CHANGED = "your code changes {}: use abs(), not abs_(), and no `-=` or `/=` on an argument"
 NEAR = 1e-5  # how near a wrong answer must be to a simulated slip
 
 
@@ -100,8 +105,11 @@ def judge_half(answer: Callable[[int, float], list[float]]) -> str | None:
 def _half_slip(got: Any, n: int, p: float) -> str | None:  # noqa: ANN401
     if got is None:
         return NONE
-    if not isinstance(got, list) or not all(isinstance(q, float) for q in got):
+    if not isinstance(got, list):
         return f"return a list of floats, not {type(got).__name__}"
+    other = next((q for q in got if not isinstance(q, float)), None)
+    if other is not None:
+        return f"return a list of floats, not of {type(other).__name__}"
     if not all(map(math.isfinite, got)):
         return INFINITE
     if _close(got, _side(n, p)):
@@ -177,7 +185,44 @@ def judge_levels(answer: Callable[[], Tensor]) -> str | None:
     if got.isinf().any():
         return "a level is infinite: the quantiles of 0 and 1 are no levels, begin at `outermost`"
     slip = tensor_slip(got, want, "the table of levels", 1e-6)
-    return slip and (_level_slip(got, want) or slip)
+    if slip:
+        return _level_slip(got, want) or slip
+    if _is_pasted(answer, want):
+        return "those are NF4's levels, but ready-made: build them from `half`, and paste none"
+    return None
+
+
+SHIPPED = {"get_4bit_type", "create_normal_map"}  # bitsandbytes' own makers of the table
+FEW_PASTED = 3  # inner levels written as numbers: fewer may be there by chance
+
+
+def _is_pasted(answer: Any, want: Tensor) -> bool:  # noqa: ANN401
+    """Whether the table stands in the function as numbers, or comes from a name outside it."""
+    function = inspect.unwrap(answer)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return False  # a class or a partial: nothing to read
+    names, numbers = _names_and_numbers(code)
+    pasted = sum(
+        any(abs(level - abs(n)) < 1e-4 for n in numbers) for level in want[1:-1].abs() if level
+    )
+    outside = [getattr(function, "__globals__", {}).get(name) for name in names]
+    ready = any(isinstance(x, Tensor) and _same(x, want) for x in outside)
+    return pasted >= FEW_PASTED or ready or not names.isdisjoint(SHIPPED)
+
+
+def _names_and_numbers(code: types.CodeType) -> tuple[set[str], list[float]]:
+    names, left, numbers = set(code.co_names), list(code.co_consts), []
+    while left:
+        const = left.pop()
+        if isinstance(const, types.CodeType):
+            names |= set(const.co_names)
+            left += const.co_consts
+        elif isinstance(const, tuple):
+            left += const
+        elif isinstance(const, float):
+            numbers.append(const)
+    return names, numbers
 
 
 def _level_slip(got: Tensor, want: Tensor) -> str | None:
@@ -262,12 +307,15 @@ def judge_block_absmax(answer: Callable[[Tensor, int], Tensor]) -> str | None:
     """one float32 a block, the largest magnitude; a short last block counts"""
     for weight, block in _weights():
         where = f"a weight {tuple(weight.shape)} in blocks of {block}"
+        given = weight.clone()
         try:
-            got = answer(weight, block)
+            got = answer(given, block)
         except NotImplementedError:
             raise
         except RuntimeError as error:
             return f"{where}: {_shape_slip(str(error))}"
+        if not given.equal(weight):
+            return f"{where}: {CHANGED.format('the weight itself')}"
         if isinstance(got, tuple):
             return "`max` along a dimension gives values and places: take the values, or use amax"
         slip = tensor_slip(got, _absmax(weight, block), "the result")
@@ -297,14 +345,15 @@ TIE = torch.tensor([-1.0, -0.5, 0.0, 0.25, 1.0])  # its midpoints are exact in f
 
 
 def _searches() -> list[tuple[Tensor, Tensor, Tensor]]:
-    """(values, absmax, code): NF4 with a block of zeros, a square, another code, 256 levels."""
+    """(values, absmax, code): NF4 with blocks of zeros and of 1e-7, a square, 256 levels, ties."""
     torch.manual_seed(0)
     table = _scaled(_table(7, 8)).float()
-    values = torch.randn(6, 10) * torch.tensor([1.0, 3, 0.01, 50, 1, 0.2])[:, None]
+    values = torch.randn(6, 10) * torch.tensor([1.0, 3, 0.01, 50, 1, 1e-7])[:, None]
     values[4] = 0
     square = torch.randn(4, 4) * torch.tensor([1.0, 20, 0.1, 3])[:, None]
     many = torch.linspace(-1, 1, 256) ** 3
-    tied = torch.tensor([[-1.5, 0.25, 1.25, -0.5, -0.9, 2.0]])  # halved: mostly midpoints of TIE
+    tied = torch.zeros(2, 6)  # the second block is one of zeros, whose level is not the seventh
+    tied[0] = torch.tensor([-1.5, 0.25, 1.25, -0.5, -0.9, 2.0])  # halved: mostly midpoints of TIE
     cases = [(values, table), (square, table), (torch.randn(3, 40), many), (tied, TIE)]
     return [(v, v.abs().amax(dim=1), code) for v, code in cases]
 
@@ -334,11 +383,13 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
     far = (scaled[..., None] - code).abs().argmax(dim=-1)
     nf4_only = torch.bucketize(scaled, ((t := _scaled(_table(7, 8)).float())[1:] + t[:-1]) / 2)
     zeros = right.clone().long()
+    little = "what is added to absmax, or put in place of a small one, moves values: only a block of zeros needs care"
     unfinished = "a block of zeros has absmax 0, and 0 / 0 is no number: give it the level zero"
     floor = "that is the level below; halfway between two levels the nearer one changes, so cut at the midpoints"
     return [
         (zeros.masked_fill(dead[:, None], n - 1) if dead.any() else zeros - 99, unfinished),
         (zeros.masked_fill(dead[:, None], 0) if dead.any() else zeros - 99, unfinished),
+        (zeros.masked_fill(dead[:, None], 7) if dead.any() else zeros - 99, "7 is the place of zero in NF4 alone: 0 / 0 is the trouble, so divide the zeros by another number"),
         ((cut(scaled, code, True) - 1).clamp(0, n - 1), floor),
         (cut(scaled, code).clamp(0, n - 1) - 1, floor),
         ((cut(scaled, code) - 1).clamp(0, n - 1), floor),
@@ -352,7 +403,8 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
         (cut(scaled, right=True), "a tie goes to the lower level, as in bitsandbytes"),
         (far, "that is the farthest level: argmin, not argmax"),
         (at(absmax.clamp(min=1)), "an absmax below 1 counts as well: only zero needs care"),
-        *((at(absmax + bit), "what is added to absmax moves every value: only a block of zeros needs care") for bit in (1e-2, 1e-3, 1e-4, 1e-5)),
+        *((at(absmax.clamp(min=bit)), little) for bit in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)),
+        *((at(absmax + bit), little) for bit in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)),
         (nf4_only, "use the argument `code`: it need not be NF4"),
         (code[right.long()], "those are the levels; return their places in `code`"),
         (code[right.long()] * absmax[:, None], "those are the values on the way back; return the places in `code`"),
@@ -364,14 +416,17 @@ def _search_slips(values: Tensor, absmax: Tensor, code: Tensor) -> list[tuple[Te
 def judge_nearest(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str | None:
     """the nearest level of any code; ties go down, and a block of zeros stays zero"""
     for values, absmax, code in _searches():
+        given = values.clone()
         try:
-            got = answer(values, absmax, code)
+            got = answer(given, absmax.clone(), code.clone())
         except NotImplementedError:
             raise
         except RuntimeError as error:
             if "must match the size" not in str(error):
                 raise
             return f"{tuple(values.shape)} values: absmax belongs to the rows, so absmax[:, None]"
+        if not given.equal(values):
+            return f"{tuple(values.shape)} values: {CHANGED.format('the values themselves')}"
         want = _codes(values, absmax, code)
         slip = tensor_slip(got, want, "the result", 0.0)
         if slip:
@@ -410,6 +465,7 @@ def _pack_slips(codes: Tensor) -> list[tuple[Tensor, str]]:
     a, b, half = even[::2], even[1::2], len(even) // 2
     zero = "an odd count is filled up by 7, the code of the level zero; "
     front = torch.cat([torch.full((odd,), 7), c])
+    bracket = "`+` binds before `<<`: put the shift into brackets, or join with `|`"
     return [
         (_packed(codes, swapped=True), "the other way round: the first code of a pair goes into the high half of its byte"),
         (_packed(codes, swapped=True, fill=0), "the other way round: the first code of a pair goes into the high half of its byte"),
@@ -421,7 +477,9 @@ def _pack_slips(codes: Tensor) -> list[tuple[Tensor, str]]:
         (a << 4 & b, "`&` keeps the bits that both have, here none; join the halves with `|`"),
         (a * 10 + b, "ten is the base of our digits; a code has four bits, so its base is 16"),
         (a * 15 + b, "four bits count 16 codes, so the first one weighs 16, not 15"),
-        (a >> 4 | b, "`>>` shifts down, and the first code is lost: `<<` shifts it up"),
+        (b, "the first code is lost: `<< 4` shifts it up; `>>` shifts down, and `<< 8` out of the byte"),
+        ((a + b << 4) % 256, bracket),
+        (even.to(torch.uint8)[::2] << 4 + even.to(torch.uint8)[1::2], bracket),
         (a << 8 | b, "a code has four bits: shift by 4, not by 8"),
         (a << 2 | b, "a code has four bits: shift by 4, not by 2"),
         *([(_packed(codes, fill=0), zero + "code 0 is the level -1"), (_packed(codes, fill=15), zero + "code 15 is the level 1"),
@@ -455,6 +513,9 @@ def judge_pack(answer: Callable[[Tensor], Tensor]) -> str | None:
 
 
 # --- 03.6 the constants, quantised too --------------------------------------------------------
+
+
+OWN_MEAN = "one mean for the whole weight, not one for each superblock"
 
 
 def _constants() -> list[tuple[Tensor, Tensor, int]]:
@@ -509,15 +570,19 @@ def _double_slips(absmax: Tensor, code: Tensor, block: int) -> list[tuple[Any, s
             for row, top in zip(_rows(centred, block), late, strict=True)
         ]
     )
+    short = absmax.new_zeros(-len(absmax) % block)
+    filled = _double(torch.cat([absmax, short]), code, block)
+    alone = _codes(centred[None], whole[None], code)[0]
     taken = "take the mean off first: every absmax is positive, so half of the signed levels would stay unused"
-    own = "one mean for the whole weight, not one for each superblock"
     return [
         (plain, taken),
         ((plain[0], plain[1], mean), f"the mean is returned, but it was not taken off; {taken}"),
         ((by_late, late, mean), "the zeros that fill up the last superblock became -mean, and are its largest: take the mean off first, then fill up"),
         ((by_bare, plain[1], mean), "the second constants are those of absmax minus its mean"),
         ((codes[0], plain[1], mean), "the second constants are those of absmax minus its mean"),
-        ((torch.cat(each_codes), torch.cat(each_second), torch.stack(each_mean)), own),
+        ((torch.cat(each_codes), torch.cat(each_second), torch.stack(each_mean)), OWN_MEAN),
+        ((torch.cat(each_codes), torch.cat(each_second), torch.stack(each_mean).mean()), OWN_MEAN),
+        ((filled[0][: len(absmax)], *filled[1:]), "the zeros that fill up were counted in the mean: take the mean of absmax as it came"),
         (by_64, f"64 weights make a block; a superblock has `block` constants, here {block}"),
         (_double(absmax, code, 256), f"use the argument `block`, here {block}, not 256"),
         ((uncentred, right, mean), "the scales are right, but what is rounded is absmax minus its mean as well"),
@@ -525,8 +590,9 @@ def _double_slips(absmax: Tensor, code: Tensor, block: int) -> list[tuple[Any, s
         (lowest, "take off the mean, not the smallest: the code is signed"),
         (median, "take off the mean, not the median"),
         ((codes[0], right, -mean), "the offset is the mean itself: the way back adds it"),
-        ((_codes(centred[None], whole[None], code)[0], whole[None], mean), f"one constant for all; every {block} of them share one of their own"),
-        ((_codes(centred[None], whole[None], code)[0], whole, mean), f"one constant for all; every {block} of them share one of their own"),
+        ((alone, whole.expand(len(right)), mean), f"one constant for all; every {block} of them share one of their own"),
+        ((alone, whole[None], mean), f"one constant for all; every {block} of them share one of their own"),
+        ((alone, whole, mean), f"one constant for all; every {block} of them share one of their own"),
         ((codes[0], std, mean), "the second level is scaled by its largest magnitude, not by its standard deviation"),
         ((right, codes[0], mean), "codes come first, then their constants, then the offset"),
         ((mean, codes[0], right), "codes come first, then their constants, then the offset"),
@@ -544,23 +610,31 @@ def _padded(codes: Tensor, centred: Tensor, code: Tensor, block: int) -> list[in
 def judge_quantize_absmax(answer: Callable[..., Any]) -> str | None:
     """the mean off, then 8-bit codes with one constant a superblock"""
     for absmax, code, block in _constants():
-        got, want = answer(absmax, code, block), _double(absmax, code, block)
+        given, want = absmax.clone(), _double(absmax, code, block)
+        got = answer(given, code.clone(), block)
         if got is None:
             return NONE
         if not isinstance(got, tuple) or len(got) != 3:
             return "return three things: the codes, their constants, the mean that was taken off"
         names = ("the tensor of codes", "the tensor of scales", "the offset")
-        got = tuple(torch.tensor(x) if isinstance(x, float) else x for x in got)
+        if not given.equal(absmax):
+            return CHANGED.format("absmax itself")
         found = (tensor_slip(g, w, n, 1e-6) for g, w, n in zip(got, want, names, strict=True))
         slip = next((s for s in found if s), None)
         if slip:
+            if all(_same(g, w) for g, w in zip(got, want, strict=True)):
+                return slip  # the numbers are right, and their kind is not
             known = (
                 told
                 for wrong, told in _double_slips(absmax, code, block)
                 if all(_same(g, w) for g, w in zip(got, wrong, strict=True))
             )
-            return f"{len(absmax)} constants in superblocks of {block}: {next(known, slip)}"
+            return f"{len(absmax)} constants in superblocks of {block}: {next(known, None) or (OWN_MEAN if _many(got[2]) else slip)}"
     return None
+
+
+def _many(offset: Any) -> bool:  # noqa: ANN401
+    return isinstance(offset, Tensor) and offset.numel() > 1
 
 
 # --- 03.7 every bit counted -------------------------------------------------------------------
@@ -638,6 +712,7 @@ def judge_bits_per_weight(answer: Callable[..., float]) -> str | None:
 # --- 03.8 a product whose weight stays packed -------------------------------------------------
 
 OUT, IN = 6, 10
+KEPT_W = "the decoded weight is kept until the backward pass: keep the codes, decode again"
 
 
 def _frozen(out: int = OUT, into: int = IN) -> nf4.Quantized:
@@ -665,12 +740,18 @@ def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None)
     W = nf4.dequantize(q, x.dtype)
     if not hasattr(answer, "apply"):
         return "write a class that inherits from torch.autograd.Function: it is called by apply"
+    decoded: list[weakref.ref[Tensor]] = []
     try:
-        y = answer.apply(x, q, bias)
+        with _decoding_watched(answer, decoded):
+            y = answer.apply(x, q, bias)
     except NotImplementedError:
         raise
     except RuntimeError as error:
         return _multiplied_slip(error, "forward")
+    except TypeError as error:
+        if bias is None and "unsupported operand" in str(error) and "NoneType" in str(error):
+            return "a bias that is None cannot be added: F.linear takes it as it is"
+        raise
     product = torch.einsum("...i,oi->...o", x.detach(), W)
     near = 1e-5 if x.dtype == torch.float32 else 2e-2
     slip = tensor_slip(y, product if bias is None else product + bias, "the output", near)
@@ -682,7 +763,31 @@ def _product_slip(answer: Any, q: nf4.Quantized, x: Tensor, bias: Tensor | None)
         return (
             "autograd wrote this backward, and keeps W for it: inherit from torch.autograd.Function"
         )
+    if any(one() is not None for one in decoded):
+        return KEPT_W
     return _kept_slip(y.grad_fn, x, W) or _back_slip(y, x, W, near)
+
+
+@contextlib.contextmanager
+def _decoding_watched(answer: Any, decoded: list[weakref.ref[Tensor]]) -> Iterator[None]:  # noqa: ANN401
+    """What the learner's `dequantize` gives is followed: a global or a closure may keep it too."""
+
+    dequantize = nf4.dequantize  # `there` may be that module itself
+
+    def watched(*args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        W = dequantize(*args, **kwargs)
+        decoded.append(weakref.ref(W))
+        return W
+
+    there = getattr(getattr(answer, "forward", None), "__globals__", {})
+    if there.get("dequantize") is not dequantize:
+        yield
+        return
+    there["dequantize"] = watched
+    try:
+        yield
+    finally:
+        there["dequantize"] = dequantize
 
 
 def _forward_slip(y: Any, x: Tensor, W: Tensor, product: Tensor) -> str | None:  # noqa: ANN401
@@ -723,7 +828,7 @@ def _kept_slip(node: Any, x: Tensor, W: Tensor) -> str | None:  # noqa: ANN401
     """What the node keeps besides the codes, while it waits for the backward pass."""
     kept = [*_tensors(node.saved_tensors), *_tensors(vars(node))]
     if any(t.is_floating_point() and t.shape in (W.shape, W.T.shape) for t in kept):
-        return "the decoded weight is kept until the backward pass: keep the codes, decode again"
+        return KEPT_W
     if any(t.is_floating_point() and t.shape == x.shape for t in kept):
         return "x is kept until the backward pass; a frozen weight's gradient is not needed, so x is not"
     return None

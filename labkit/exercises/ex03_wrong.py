@@ -37,6 +37,7 @@ HALF = _expressions(
     ("halves each step", "number 2 is", "[z(0.5 + (p - 0.5) * 0.5 ** i) for i in range(n)]"),
     ("erfinv of p", "erf counts both sides", "[2 ** 0.5 * torch.erfinv(torch.tensor(x)).item() for x in steps]"),
     ("a tensor", "return a list of floats", "torch.tensor(right)"),
+    ("a list of tensors", "not of Tensor", "[torch.tensor(q) for q in right]"),
 )  # fmt: skip
 
 LEVELS = _expressions(
@@ -48,6 +49,7 @@ LEVELS = _expressions(
     "    ends = lambda low, high: t([-q for q in half(7, low)] + [0.0] + half(8, high))\n"
     "    s = lambda x: x / x.abs().max()",
     ("eight below, seven above", "the wrong way round", "s(both(8, 7))"),
+    ("the table of bitsandbytes", "paste none", "torch.tensor([-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0, 0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0])"),
     ("not divided", "the levels run from -1 to 1", "both(7, 8)"),
     ("no zero", "zero is missing: a weight", "s(t([-q for q in half(8, p)] + half(8, p)))"),
     ("no zero, not divided", "zero is missing, and", "t([-q for q in half(8, p)] + half(8, p))"),
@@ -97,6 +99,7 @@ BLOCK_ABSMAX = _expressions(
     ("block many blocks", "not how many blocks", "torch.stack([x.abs().max() for x in flat.chunk(b)])"),
     ("fills up with ones", "larger than its own values", "F.pad(flat, (0, -len(flat) % b), value=1.0).view(-1, b).abs().amax(1)"),
     ("the square", "the square of the largest", "right ** 2"),
+    ("changes the weight", "not abs_()", "block_absmax(w.view(-1).abs_() if w.is_contiguous() else w, b)"),
     ("max along a dimension", "gives values and places", "F.pad(flat, (0, -len(flat) % b)).view(-1, b).abs().max(1)"),
     ("one a value", "not one a value", "right.repeat_interleave(b)[: len(flat)]"),
 )  # fmt: skip
@@ -123,6 +126,10 @@ NEAREST = _expressions(
     ("the farthest", "that is the farthest level", "((scaled[..., None] - code).abs().argmax(-1)).to(torch.uint8)"),
     ("clamps absmax at 1", "an absmax below 1", "cut(v / a.clamp(min=1)[:, None])"),
     ("adds a little to absmax", "what is added to absmax", "cut(v / (a + 1e-3)[:, None])"),
+    ("adds very little to absmax", "moves values", "cut(v / (a + 1e-8)[:, None])"),
+    ("clamps absmax at a thousandth", "in place of a small one", "cut(v / a.clamp(min=1e-3)[:, None])"),
+    ("7 for every block of zeros", "in NF4 alone", "right.masked_fill((a == 0)[:, None], 7)"),
+    ("divides in place", "changes the values themselves", "cut(v.div_(a.clamp(min=1e-30)[:, None]))"),
     ("NF4 whatever the code", "it need not be NF4", "(lambda q: torch.bucketize(scaled, (q[1:] + q[:-1]) / 2).to(torch.uint8))(__import__('labkit.codes').codes.levels())"),
     ("no axis for absmax", "so absmax[:, None]", "cut(v / a)"),
     ("int64", "return uint8", "right.long()"),
@@ -152,6 +159,9 @@ PACK = _expressions(
     ("fills up an even count", "an even count needs no filling", "pack(F.pad(codes, (0, 2 - odd), value=7))"),
     ("fills up at the front", "not at the front", "pack(F.pad(codes, (odd, 0), value=7))"),
     ("shifts down", "`>>` shifts down", "a >> 4 | b"),
+    ("shifts out of the byte", "`<< 8` out of the byte", "a << 8 | b"),
+    ("adds before it shifts", "`+` binds before", "a + b << 4"),
+    ("shifts by the sum", "put the shift into brackets", "a << 4 + b"),
     ("one a byte", "that is one code a byte", "codes"),
     ("int64", "a packed pair fits in one byte", "a.long() << 4 | b"),
 )  # fmt: skip
@@ -181,6 +191,12 @@ QUANTIZE_ABSMAX = _expressions(
     ("one constant for all", "one constant for all", "(nearest(c[None], top[None], code)[0], top[None], mean)"),
     ("the standard deviation", "not by its standard deviation", "(codes, torch.stack([x.std() for x in c.split(block)]), mean)"),
     ("constants first", "codes come first", "(second, codes, mean)"),
+    ("one constant for all, again and again", "share one of their own", "(nearest(c[None], top[None], code)[0], top.expand(len(second)), mean)"),
+    ("fills up, then takes the mean", "counted in the mean", "about(in_blocks(absmax, block).mean()) if len(absmax) % block == 0 else (lambda rows: (nearest(rows - rows.mean(), (rows - rows.mean()).abs().amax(1), code).flatten()[: len(absmax)], (rows - rows.mean()).abs().amax(1), rows.mean()))(in_blocks(absmax, block))"),
+    ("a mean for each superblock, then theirs", "one mean for the whole weight", "(lambda parts: tuple(torch.cat([p[i] for p in parts]) for i in (0, 1)) + (torch.stack([p[2] for p in parts]).mean(),))([go(x, code, block) for x in absmax.split(block)])"),
+    ("takes the mean off in place", "changes absmax itself", "go(absmax.sub_(mean).add_(mean * 2), code, block)"),
+    ("int64", "it must be torch.uint8", "(codes.long(), second, mean)"),
+    ("the mean as a number", "the offset must be a tensor", "(codes, second, mean.item())"),
     ("keeps the padding", "the padding got codes as well", "(torch.cat([codes, codes.new_full((-len(codes) % block,), int(code.abs().argmin()))]), second, mean)"),
     ("drops the last superblock", "the last superblock is not full", "(codes[: len(codes) // block * block], second[: len(codes) // block], mean)"),
     ("levels for codes", "keep their places in `code`", "(code[codes.long()], second, mean)"),
@@ -244,12 +260,13 @@ NF4_PRODUCT = _bank(
 ) + _products(
     ("saves the decoded weight", "the decoded weight is kept", {"keep": "ctx.save_for_backward(W)"}),
     ("keeps the decoded weight on ctx", "keep the codes, decode again", {"keep": "ctx.w = [W]"}),
+    ("keeps the decoded weight in a closure", "is kept until the backward pass: keep", {"keep": "ctx.again = lambda: W"}),
     ("saves x as for a trained weight", "x is kept until the backward pass", {"keep": "ctx.save_for_backward(x)"}),
     ("no transpose in forward", "forward does not fit", {"forward": "x @ W"}),
     ("no transpose where it fits", "forward multiplies by W;", {"forward": "F.linear(x, W.T if square else W, bias)"}),
     ("asks whether the bias is true", "ask `bias is None`", {"forward": "x @ W.T + bias if bias else x @ W.T"}),
     ("forgets the bias", "the bias is left out", {"forward": "x @ W.T"}),
-    ("adds a bias that is not there", "your code raised TypeError", {"forward": "x @ W.T + bias"}),
+    ("adds a bias that is not there", "F.linear takes it as it is", {"forward": "x @ W.T + bias"}),
     ("transposes again in backward", "backward does not fit", {"backward": "grad @ W.T, None, None"}),
     ("transposes again where it fits", "forward did that", {"backward": "grad @ (W.T if square else W), None, None"}),
     ("decodes in another dtype", "forward multiplies two dtypes", {"forward": "F.linear(x, dequantize(q, torch.float32), bias)"}),

@@ -161,8 +161,8 @@ def outlier(
         usual: root mean square error of the other values when the outlier is not there.
     """
     top = max(abs(v) for v in values)
-    for level in code:
-        ax.axhline(level * top, color=GREY, linewidth=0.6)
+    marks = [level * top for level in code]  # one artist, not sixteen: a control redraws it
+    ax.hlines(marks, 0, 1, transform=ax.get_yaxis_transform(), color=GREY, linewidth=0.6)
     places = range(len(values))
     ax.plot(places, values, "o", color=BLUE, markersize=4, label="weight")
     ax.plot(places, back, "x", color=ORANGE, markersize=5, label="what comes back")
@@ -174,8 +174,9 @@ def outlier(
         f"{dead} of {len(rest)} become zero",
         xlabel="place in the block",
         ylabel="weight, standard deviations",
+        ylim=(-1.1 * top, 1.4 * top),  # the legend stands above the weights, not on them
     )
-    ax.legend(loc="upper right")
+    ax.legend(loc="upper right", ncols=2)
     return ax
 
 
@@ -195,7 +196,7 @@ def harm(
     for name, values in perplexity.items():
         ax.plot(blocks, values, **_style(name))
     ax.axhline(plain, color=INK, linewidth=1)
-    ax.annotate("as it is", (0, plain), va="top", color=INK)
+    ax.annotate("as it is", (len(blocks) - 1, plain), va="top", ha="right", color=INK)
     first = max(abs(values[0] / plain - 1) for values in perplexity.values())
     worst = max(perplexity, key=lambda name: perplexity[name][-1])
     last = perplexity[worst][-1] / plain - 1

@@ -131,7 +131,7 @@ draw.picture(alt, lambda ax: draw.bell(ax, levels().tolist(), outermost))
 # so the side below zero has wider steps.
 #
 # **Where this stops:** 29/30 and 31/32 reproduce the table, and bitsandbytes calls the value it
-# holds, 0.9677083, "empirically optimized". Nobody has published how. The next sections ask how
+# holds, 0.9677083, "empirically optimized". We found no account of how. The next sections ask how
 # good the table is.
 
 # %% [markdown]
@@ -242,7 +242,7 @@ Table(("code", "entropy, bits", "squared error / variance", "absolute error / st
 # own bound for normal weights, $2^{-2b}$ at $b$ bits, is more than four times lower.
 #
 # What is true: the code made for least absolute error gains less than one percent on NF4. The
-# published AF4 loses to it, since two of its cells end at zero instead of half-way to zero.
+# published AF4 loses to NF4, since two of its cells end at zero instead of half-way to zero.
 #
 # **Where this stops:** normal weights, blocks of 64.
 
@@ -300,8 +300,8 @@ sizes = Menu("block", "block", [(f"{b}", b) for b in BLOCKS], 256)
 Explorer([kinds, sizes], lambda kind, block: draw.bars(mse(kind, block, 2**14), kind, block))
 
 # %% [markdown]
-# Doubling the block costs every code some error, and INT4 the most. On even weights even marks win.
-# The heavier the tails, the further INT4 falls behind; on t3 the published AF4 beats NF4.
+# Doubling the block costs every code some error, and INT4 the most. On uniform weights even marks
+# win. The heavier the tails, the further INT4 falls behind; on t3 the published AF4 beats NF4.
 #
 # A heavy tail means outliers: single weights far outside. What does one do to its block? We put it
 # in the first place of 64 normal weights and look at the other 63.
@@ -319,7 +319,7 @@ Explorer([Real("size", "outlier, std", 0.0, 20.0, 4.0, step=0.5)], block_with)
 # The outlier itself comes back exactly: it is the absmax. Its neighbours pay, because the marks are
 # stretched to reach it and most weights fall to the few in the middle. Other blocks notice nothing.
 #
-# **Where this stops:** methods such as LLM.int8 or GPTQ treat outliers apart; NF4 does not.
+# **Where this stops:** LLM.int8 and SpQR keep outliers apart, in 16 bits; NF4 does not.
 
 # %%
 # quiz: 03.q1 03.q2 03.q3
@@ -446,7 +446,7 @@ Table(("block", "bits, times smaller than 16", "with double quantisation"), rows
 # Write the product $y = xW^\top + b$ with $W$ in NF4, and its way back. Between the two passes
 # nothing dense may be kept: no $W$, and no $x$, which a frozen weight does not need.
 #
-# `ctx` carries what `backward` needs; `dequantize(q, dtype)` decodes. `q` and `bias` train not.
+# `ctx` carries what `backward` needs; `dequantize(q, dtype)` decodes. `q` and `bias` are frozen.
 
 # %%
 # exercise: 03.8
@@ -519,8 +519,8 @@ Table(paged.HEAD, [states.row() for states in found])
 # %% [markdown]
 # ## 6. From the layer to the model
 #
-# **Claim:** an error of one percent in each layer need not show in the model. One scale for a whole
-# matrix does.
+# **Claim:** a squared error of one percent in each layer need not show in the model. The error of
+# one scale for a whole matrix does.
 #
 # We round all linear maps of `tiny` with three codes and four block sizes. *Perplexity* is exp of
 # the mean loss a token, over whole chats; the score is the share of questions answered exactly.
