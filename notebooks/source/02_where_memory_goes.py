@@ -446,11 +446,11 @@ Table(("engine", "peak, GiB allocated", "off by"), table)
 training.explorer()
 
 # %% [markdown]
-# A batch of one row may have some 13,000 tokens, and in a batch of four each row a quarter of that;
-# the last eighth of it lies within the estimate's error. A T4 computes in float16.
+# Some 13,000 tokens in a batch of one row, a quarter of that each in a batch of four; the last
+# eighth lies within the estimate's error.
 #
-# What to change first is ranked by bytes saved for each percent of speed that measured rows say it
-# loses. Changes that leave work out cost nothing, and changes of the run itself come last.
+# What to change first is ranked by bytes saved for each percent of speed lost in measured rows.
+# Changes that leave work out cost nothing; those of the run itself come last.
 #
 # **Where this stops:** one GPU, dense models of the Llama kind. The error is shown in section 6.
 #
