@@ -87,7 +87,10 @@ def quality(ax: Axes, means: Mapping[str, Mean], of: str, unit: str) -> Axes:
         )  # fmt: skip
     best = min(means, key=lambda name: means[name].middle)
     alike = [n for n, mean in means.items() if n != best and mean.low <= means[best].high]
-    title = f"{of}: lowest {best}" + (f", within its interval {', '.join(alike)}" if alike else "")
+    told = (
+        f"\nwithin its interval {', '.join(alike)}" if alike else ""
+    )  # else it meets the next title
+    title = f"{of}: lowest {best}{told}"
     ax.set(title=title, ylabel=unit, xlim=(-0.5, len(means) - 0.5))
     ax.set_xticks(range(len(means)), list(means))
     return ax
