@@ -65,8 +65,8 @@ EXERCISES = [
             "At the start B is zero. Which mistakes show in the output then?",
             "build; move B; compare `layer(x)` with dense_forward(x, W, A, B, m, scale) plus the "
             "bias, with m the row lengths of W",
-            "Out differs from in, rank is 2, alpha is not rank, the base has a bias, and B moves "
-            "before the comparison: each of these lets one mistake show. The tolerance is there "
+            "There are several outputs, rank is 2, alpha is not rank, the base has a bias, and B "
+            "moves before the comparison: each of these lets a mistake show. The tolerance is there "
             "because two right layers round in different orders.",
         ),
         wrong=bank.IS_DORA,

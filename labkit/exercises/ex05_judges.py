@@ -40,6 +40,7 @@ def told(got: Any, want: Tensor, slips: Slips, what: str) -> str | None:  # noqa
 # --- 05.1 decompose a weight ------------------------------------------------------------------
 
 SHAPES = ((4, 4), (3, 5), (5, 2))  # square first: a wrong axis raises nothing there
+BROADCAST = "(out,) lines up with the inputs, the last axis: m[:, None] lines up with the rows"
 AXIS = "that is one number for each input; a row of an (out, in) weight makes one output: dim=1"
 
 
@@ -72,12 +73,7 @@ def _direction_slips(W: Tensor) -> Slips:
         slips.append(
             ((W / m[:, None]).T, "the direction is (out, in), as the weight: no transpose")
         )
-        slips.append(
-            (
-                W / m,
-                "(out,) lines up with the inputs, the last axis: m[:, None] lines up with the rows",
-            )
-        )
+        slips.append((W / m, BROADCAST))
     return slips  # fmt: skip
 
 
@@ -142,6 +138,8 @@ def _forward_slips(c: SimpleNamespace) -> Slips:
         (m * turned / row_lengths(turned).square(), "that divides by the square of the length: take the root"),
         (m * turned, "the rows keep their lengths: divide by the norm before the magnitude multiplies"),
         (turned / row_lengths(turned), "the magnitude is missing: these rows have length 1"),
+        (row_lengths(c.W) * turned / row_lengths(turned), "use the magnitude that is given: it begins at the row lengths of W, and then it learns"),
+        (c.W + m * D / row_lengths(D), "the magnitude stretches the update alone; it stretches the rows of W + scale B A"),
         (m * c.W / row_lengths(c.W), "B and A are missing: only the lengths are learned there"),
         (m + turned / row_lengths(turned), "the magnitude multiplies the direction; it is not added"),
     ]  # fmt: skip
@@ -151,6 +149,9 @@ def _forward_slips(c: SimpleNamespace) -> Slips:
         (-c.s, "the update is added to W"),
     ]
     dense += [(m * (c.W + s * D) / row_lengths(c.W + s * D), words) for s, words in others]
+    if c.W.shape[0] == c.W.shape[1]:  # only there does lining up the wrong way raise nothing
+        dense.append((c.m * turned / turned.norm(dim=1), BROADCAST))
+        dense.append(((m * turned / row_lengths(turned)).T, "x meets the transpose: x @ weight.T, as the weight is (out, in)"))  # fmt: skip
     dense.append((m * m * turned / row_lengths(turned), "the magnitude multiplies once"))
     return [
         *((c.x @ weight.T, words) for weight, words in dense),
@@ -224,7 +225,9 @@ def _count_slips(
         lora + layers * sum(out * into for out, into in chosen),
         "those are the frozen weights; a row has one length",
     )
-    yield everything, "count only the maps that `targets` names"  # fmt: skip
+    yield everything, "count only the maps that `targets` names"
+    all_outs = sum(out for out, _ in _maps(c).values())
+    yield lora + layers * all_outs, "count the lengths of only the maps that `targets` names"
 
 
 def judge_dora_parameters(answer: Callable[..., int]) -> str | None:
@@ -245,7 +248,7 @@ def judge_dora_parameters(answer: Callable[..., int]) -> str | None:
                 named = (
                     told for count, told in _count_slips(c, chosen, everything) if count == got
                 )
-                slip = next(named, "LoRA's count, and the outputs of every map in every layer")
+                slip = next(named, "LoRA's count, and the outputs of each target in every layer")
             if slip:
                 return f"{name}, {targets}: {slip}"
     return None

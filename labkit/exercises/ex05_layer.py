@@ -137,7 +137,10 @@ def judge_is_dora(answer: Callable[[Callable[[LoRALinear], nn.Module]], Any]) ->
         if not isinstance(got, bool):
             return f"return True or False, not {type(got).__name__}"
         if not got:
-            return f"it refuses {name}: B moved on both sides? a tolerance for rounding?"
+            return (
+                f"it refuses {name}: the same B on both sides, moved after the layer is built? m "
+                "the row lengths of W? the bias added? a tolerance for rounding?"
+            )
     for name, (build, why) in LOOK_ALIKES.items():
         if answer(build):
             return f"it lets a layer pass {name}: {why}"

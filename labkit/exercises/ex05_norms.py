@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from labkit.exercises.ex05_judges import AXIS, CASES, Slips, case, row_lengths, same, told
+from labkit.exercises.ex05_judges import (
+    AXIS,
+    BROADCAST,
+    CASES,
+    Slips,
+    case,
+    row_lengths,
+    same,
+    told,
+)
 
 # --- 05.4 the detached norm -------------------------------------------------------------------
 
@@ -46,7 +55,10 @@ def judge_detached_weight(answer: Callable[[Tensor, Tensor], Any]) -> str | None
 
 
 def _value_slips(turned: Tensor, m: Tensor) -> Slips:
+    lined = turned.shape[0] == turned.shape[1]  # only there does lining up wrong raise nothing
     return [
+        *([(m * turned / turned.norm(dim=1), BROADCAST)] if lined else []),
+        (m[:, None] * turned / turned.norm(), "that divides by the length of the whole matrix; each row has its own"),
         (m[:, None] * turned / turned.norm(dim=0), AXIS),
         (m[:, None] * turned, "the rows keep their lengths: divide by their norms"),
         (turned / row_lengths(turned), "the magnitude is missing"),
@@ -101,6 +113,8 @@ def _norm_slips(c: SimpleNamespace) -> Slips:
         (squares.square() + 2 * s * cross + s * s * own, "`squares` are squared already"),
         (squares.sqrt() + 2 * s * cross + s * s * own, "`squares` are squared lengths: take one root, at the end"),
         (squares + 2 * s * cross + s * s * (c.B * c.B).sum(1), "the last term needs A A^T between B and B"),
+        (squares + 2 * s * cross + s * s * (c.B * c.B) @ (c.A * c.A).sum(1), "rows of A are not at right angles: the last term needs all of A A^T, not its diagonal"),
+        ((squares.sqrt() + s * own.sqrt()).square(), "lengths do not add: the middle term is 2 s B (W A^T)"),
         (squares + 2 * s * P.sum(1) + s * s * own, "each row of products meets its own row of B"),
     ]  # fmt: skip
     roots = [(value.clamp(min=0).sqrt(), words) for value, words in rows]
