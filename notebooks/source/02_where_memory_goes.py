@@ -446,7 +446,7 @@ Table(("engine", "peak, GiB allocated", "off by"), table)
 training.explorer()
 
 # %% [markdown]
-# Some 13,000 tokens in a batch of one row, a quarter of that each in a batch of four; the last
+# A batch of one row may have some 13,000 tokens, each of four a quarter of that; the last
 # eighth lies within the estimate's error.
 #
 # What to change first is ranked by bytes saved for each percent of speed lost in measured rows.
