@@ -120,9 +120,9 @@ Table(("correlation, queries", *live), rows, "mean over seeds and its 95% interv
 # %% [markdown]
 # LoRA's lengths and directions move together in every case, as the paper says. DoRA's do so too in
 # eight steps on letters; in 200 steps on codes they no longer do. Full fine-tuning shows no
-# correlation here, where the paper has a negative one. So none of the three is shown to be
-# negative. DoRA parts from LoRA on codes, but that brings it no nearer to full fine-tuning: −0.17
-# and +0.78 lie about as far from +0.29. Nor can we tell if steps, rank or task made it part.
+# correlation here, where the paper has a negative one. So none is shown to be negative. On codes
+# DoRA parts from LoRA (steps, rank or task: we cannot tell), and comes no nearer to full
+# fine-tuning: −0.17 and +0.78 lie about as far from +0.29.
 #
 # **Where this stops:** six layers of a small model. The figure of the paper shows the query
 # weights of one model (VL-BART), one run a method.
@@ -385,12 +385,11 @@ picture(f"DoRA's time and peak memory over LoRA's: {told}", *bars, width=11, hei
 # %% [markdown]
 # **Verdict:** nowhere is it 5%. In bf16, kept and eager, PEFT's step takes 1.6 times LoRA's and
 # 9 GiB more; ours takes twice that of a quicker LoRA, and 0.8 GiB more. DoRA starts many small
-# kernels, and the GPU waits for Python. A replayed graph waits for nothing: 1.25 to 1.30. Compiled,
-# LoRA gains on its own graph (103.5 to 78.7 ms) and DoRA hardly does, so the ratio is 1.62.
+# kernels, and the GPU waits for Python. A replayed graph waits for nothing: 1.25 to 1.30. Compiling
+# beats the graph for LoRA, and hardly for DoRA.
 #
-# We had set ourselves 1.25 in time and 1.10 in memory. No way has both. The graph comes to 1.25
-# where activations are kept, and its memory to 1.14 and more; the eager layer keeps within 1.10,
-# missed by a hundredth over NF4 with activations kept, and takes 1.7 to 2 times as long.
+# We had set ourselves 1.25 in time and 1.10 in memory. No way has both: graphs come to 1.25 where
+# activations are kept, at 1.14 or more in memory; eagerly we keep within 1.11, at 1.7 to 2.
 
 # %% [markdown]
 # Where does the memory go? To learn $m$, the backward pass needs a tensor of the output's size.
@@ -481,16 +480,16 @@ print("", verdicts.gaps(RUNS, "QDoRA", "QLoRA"), sep="\n")
 picture(f"Loss on what was to be learnt, mean and 95% interval. {told}", *drawings, width=13)
 
 # %% [markdown]
-# On letters no difference is shown at either rank: not in loss, not in answers, not in old skills.
-# On codes DoRA's loss is lower, by about 4% of LoRA's, and so is QDoRA's, by 2% of QLoRA's, seed by
-# seed. (In the figure QDoRA's mean is the higher one: it lacks QLoRA's fourth and best seed.) But
-# no code in a hundred is right with any of the four, where full fine-tuning has some or all.
+# On letters no difference is shown at either rank, in loss, answers or old skills.
+# On codes, seed by seed, DoRA's loss is lower by 4% of LoRA's, and QDoRA's by 2% of QLoRA's. (The
+# figure has QDoRA higher: it lacks QLoRA's best seed.) But no code in a hundred is right with any
+# of the four; full fine-tuning has some or all.
 #
-# **Verdict:** where the rank is large enough, nothing of DoRA's promise shows; where it is too
-# small, a gain in the loss that no answer tells of.
+# **Verdict:** where the rank is large enough, no gain shows; where it is too small, a gain in the
+# loss that no answer tells of.
 #
-# **Where this stops:** one small model, invented tasks, two to five seeds for a mean.
-# QLoRA and QDoRA ran to the end on codes alone. Letters were scored on a CPU, codes on a GPU.
+# **Where this stops:** one small model, invented tasks, two to five seeds. QLoRA and QDoRA ran to
+# the end on codes alone. Letters were scored on a CPU, codes on a GPU.
 
 # %% [markdown]
 # ### Is the record true?
