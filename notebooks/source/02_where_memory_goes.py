@@ -446,8 +446,8 @@ Table(("engine", "peak, GiB allocated", "off by"), table)
 training.explorer()
 
 # %% [markdown]
-# A batch of one row may have some 13,000 tokens, each of four a quarter of that; the last
-# eighth lies within the estimate's error.
+# A batch of one row may have some 13,000 tokens, and in a batch of four each row a quarter of that;
+# the last eighth of it lies within the estimate's error.
 #
 # What to change first is ranked by bytes saved for each percent of speed lost in measured rows.
 # Changes that leave work out cost nothing; those of the run itself come last.
