@@ -10,6 +10,7 @@ Read in this order; each module is one idea and imports only modules above it.
     fused        the same for chosen parts of one fused matrix
     verdicts     what the recorded runs about DoRA say, with intervals and costs
     directions   rows of a weight as lengths and directions, and DoRA written plainly
+    stretched    the element-wise end of DoRA, in one kernel, and what its slope keeps
     dora         row lengths and directions of a weight, learned apart
     variants     other scales, rates and starts for the same layer
     adalora      a rank for each layer, found by pruning while it trains

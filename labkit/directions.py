@@ -75,8 +75,9 @@ def factored_norms(squares: Tensor, products: Tensor, A: Tensor, B: Tensor, scal
         B: (out, rank).
         scale: alpha / rank.
     """
-    # Added in one step, products of 16 bits are not rounded again.
-    crossed = torch.add(scale**2 * B @ (A @ A.T), products, alpha=2 * scale)
+    # Widened first, products of 16 bits are not rounded again. (`torch.add(..., alpha=2 * scale)`
+    # would spare a kernel, but torch.compile forgets its alpha beside a matrix product.)
+    crossed = scale**2 * B @ (A @ A.T) + 2 * scale * products.to(B.dtype)
     moved = squares + (B * crossed).sum(dim=1)
     return moved.clamp(min=TINY).sqrt()
 

@@ -24,7 +24,7 @@ Left out on purpose: embeddings, convolutions, several adapters on one layer. Wh
 cancels a row of W nearly whole, n is a small difference of large terms and loses digits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,45 +34,10 @@ from torch.nn import functional as F
 from labkit.directions import TINY, dense_forward, factored_norms, row_norms
 from labkit.linears import dense
 from labkit.lora import LoRALinear, Targets, inject, matches, parameter_count, projections
+from labkit.stretched import kernel, stretched, summed
 
-
-class _Stretched(torch.autograd.Function):
-    """g * straight + low, where `low` has its g already; rounded once.
-
-    For the backward pass it keeps what comes out, not what goes in: the next layer keeps that
-    tensor as well (an activation its input, attention its values), so it costs nothing there.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, straight: Tensor, low: Tensor, g: Tensor) -> Tensor:  # noqa: ANN401
-        # What DoRA adds is summed by itself, as g - 1 and `low` are both small: in 16 bits a step
-        # of a thousandth in g would vanish if it met the whole output first.
-        more = (g - 1).to(straight.dtype)
-        ctx.mark_dirty(low)
-        y = low.addcmul_(straight, more).add_(straight)
-        ctx.save_for_backward(y, g, more)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ANN401
-        y, g, more = ctx.saved_tensors
-        along = (upstream * y).sum(dim=0, dtype=g.dtype)  # g times the slope of g
-        slope = torch.where(g == 0, 0, along / g)  # a row of zeros stays one
-        return torch.addcmul(upstream, upstream, more), upstream, slope
-
-
-def stretched(straight: Tensor, low: Tensor, g: Tensor) -> Tensor:
-    """g * straight + low in the dtype of `straight`; all of g's slope is here, none in `low`.
-
-    Args:
-        straight: (tokens, out), W x.
-        low: (tokens, out), g * (s B A x), made with a constant g. Used up.
-        g: (out,), in float32 or wider.
-    """
-    if torch.compiler.is_compiling():  # the compiler decides by itself what to keep
-        one = g / torch.where(g == 0, 1, g).detach()  # its slope is that of g in `low`
-        return (straight * g + low * one).to(straight.dtype)
-    return _Stretched.apply(straight, low, g)
+# Kept by nobody else and quick to make again: their inputs are narrow. (down_proj's is wide.)
+MADE_AGAIN = ("q_proj", "k_proj", "o_proj")
 
 
 class DoRALinear(nn.Module):
@@ -81,11 +46,14 @@ class DoRALinear(nn.Module):
     Args:
         lora: the layer to wrap, over any base that `labkit.linears.dense` knows.
         exact: let gradients flow through the norms, too.
+
+    Two switches choose between time and memory and change no value beyond rounding: `keeps`, the
+    output is kept for the backward pass (else made again there); `compiled`, see `in_kernels`.
     """
 
     def __init__(self, lora: LoRALinear, exact: bool = False) -> None:
         super().__init__()
-        self.lora, self.exact = lora, exact
+        self.lora, self.exact, self.keeps, self.compiled = lora, exact, True, False
         self.in_features, self.out_features = lora.in_features, lora.out_features
         weight = dense(lora.base).detach()
         self.register_buffer("squares", row_norms(weight).square(), persistent=False)
@@ -111,7 +79,8 @@ class DoRALinear(nn.Module):
         A, seen = lora.A.to(x.dtype), lora.dropout(x)
         g, straight = self.gains(A), self._straight(seen)
         B = (g.detach()[:, None] * lora.B).to(x.dtype)  # thin: cheaper to stretch than the output
-        y = stretched(straight, F.linear(lora.scale * F.linear(seen, A), B), g)
+        again = None if self.keeps else (self._stretch_again, seen, A.detach(), B.detach())
+        y = stretched(straight, self._low(seen, A, B), g, self.compiled, again)
         if self.training and isinstance(lora.dropout, nn.Dropout):
             y = y + (lora.base(x) - straight)  # the frozen map itself sees all of x
         elif bias is not None:
@@ -123,8 +92,17 @@ class DoRALinear(nn.Module):
         lora = self.lora
         with torch.set_grad_enabled(self.exact and torch.is_grad_enabled()):
             products = self._straight(A).T
-            norms = factored_norms(self.squares, products, lora.A, lora.B, lora.scale)
+            norms_of = kernel(factored_norms) if self.compiled else factored_norms
+            norms = norms_of(self.squares, products, lora.A, lora.B, lora.scale)
         return self.magnitude / norms
+
+    def _low(self, seen: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        """s B A x, through the thin side."""
+        return F.linear(self.lora.scale * F.linear(seen, A), B)
+
+    def _stretch_again(self, seen: Tensor, A: Tensor, B: Tensor, more: Tensor) -> Tensor:
+        work = kernel(summed) if self.compiled else summed
+        return work(self._straight(seen), self._low(seen, A, B), more)
 
     def _straight(self, x: Tensor) -> Tensor:
         """W x, without the bias."""
@@ -161,6 +139,30 @@ def inject_dora(
     inject(model, names, rank, alpha, dropout)
     for name in names:
         model.set_submodule(name, DoRALinear(model.get_submodule(name)).train(model.training))
+    return model
+
+
+def in_kernels(model: nn.Module) -> nn.Module:
+    """Let every DoRALinear of `model` run its element-wise work as fused kernels; returns `model`.
+
+    Worth the seconds of compiling on a GPU, where it saves a tenth of a step and more, and with
+    batches of one shape: torch.compile compiles for each new shape, and gives up after eight.
+    """
+    for module in model.modules():
+        if isinstance(module, DoRALinear):
+            module.compiled = True
+    return model
+
+
+def make_again(model: nn.Module, names: Sequence[str] = MADE_AGAIN) -> nn.Module:
+    """Let the DoRALinears so named make their output again in the backward pass; returns `model`.
+
+    It saves the memory of those outputs for a few percent more time. With gradient checkpointing
+    there is nothing to save: all of it is made again.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, DoRALinear):
+            module.keeps = name.rpartition(".")[2] not in names
     return model
 
 

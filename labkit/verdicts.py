@@ -158,7 +158,7 @@ def costs() -> dict[str, Row]:
 
 WAYS = tuple(
     f"{base} {kept} {how}"
-    for how in ("eager", "graph", "compiled")
+    for how in ("eager", "graph", "fused", "compiled")
     for base in ("bf16", "nf4")
     for kept in ("kept", "checkpointed")
 )
@@ -185,12 +185,16 @@ class Cost:
 
 
 def cost(rows: Mapping[str, Row], whose: str, way: str) -> Cost | None:
-    """The cost of DoRA in one of WAYS; None where it was not measured."""
-    pair = [rows.get(f"{whose} {method} {way}") for method in ("lora", "dora")]
+    """The cost of DoRA in one of WAYS; None where it was not measured.
+
+    "fused" is a way for DoRA alone: LoRA's step is then a graph as well, with nothing to fuse.
+    """
+    pair = [rows.get(f"{whose} lora {way.replace('fused', 'graph')}")]
+    pair += [rows.get(f"{whose} dora {way}")]
     if None in pair:
         return None
     # A recorded graph owns its memory for good: it is reserved, and no step allocates it again.
-    kind = "reserved" if way.endswith("graph") else "allocated"
+    kind = "reserved" if way.endswith(("graph", "fused")) else "allocated"
     seconds, peak = (tuple(r[key] for r in pair) for key in ("seconds", f"peak_{kind}_bytes"))
     return Cost(whose, way, seconds, peak)
 

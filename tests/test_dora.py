@@ -1,12 +1,13 @@
 """DoRA: against its dense formula, against PEFT, and what autograd keeps."""
 
 import itertools
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
-from labkit import directions, dora, lora
+from labkit import directions, dora, lora, stretched
 from labkit.directions import dense_forward, factored_norms, row_norms
 from labkit.dora import DoRALinear, inject_dora
 from labkit.linears import dense
@@ -97,12 +98,20 @@ def test_decompose_gives_rows_of_length_one_and_the_weight_back():
     torch.testing.assert_close(torch.diag(magnitude) @ direction, weight)
 
 
-@pytest.mark.parametrize("compiling", [True, False])
-def test_a_row_of_zeros_stays_one_and_gives_no_nan(compiling, monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+WAYS = ("kept", "again", "compiling")  # how the slope of g gets its tensor
+
+
+def take(way, layer, monkeypatch):
+    layer.keeps = way != "again"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: way == "compiling")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_row_of_zeros_stays_one_and_gives_no_nan(way, monkeypatch):
     base = nn.Linear(IN, OUT, bias=False)
     base.weight.data[3] = 0
     layer = DoRALinear(LoRALinear(base, RANK, ALPHA))
+    take(way, layer, monkeypatch)
     found = gradients(layer, torch.randn(5, IN), torch.randn(5, OUT))
     assert all(gradient.isfinite().all() for gradient in found.values())
     assert found["m"].count_nonzero() == OUT - 1
@@ -175,11 +184,11 @@ def dense_weight(layer, exact):
 
 
 @pytest.mark.parametrize(
-    ("exact", "bias", "compiling"), list(itertools.product([True, False], repeat=3))
+    ("exact", "bias", "way"), list(itertools.product([True, False], [True, False], WAYS))
 )
-def test_gradients_agree_with_the_dense_formula(exact, bias, compiling, monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+def test_gradients_agree_with_the_dense_formula(exact, bias, way, monkeypatch):
     layer, x, up = moved_layer(bias, exact=exact), torch.randn(2, 5, IN), torch.randn(2, 5, OUT)
+    take(way, layer, monkeypatch)
     found = gradients(layer, x, up)
     layer.zero_grad()
     x.requires_grad_()
@@ -293,6 +302,55 @@ def test_it_keeps_its_output_and_not_what_it_was_made_of():
     assert kept - plain < y.numel() * 4  # silu keeps its input; there is no second tensor like it
 
 
+def test_an_output_that_is_made_again_is_not_kept():
+    layer, x = moved_layer(bias=False, dropout=0.3), torch.randn(64, IN, requires_grad=True)
+    torch.manual_seed(0)
+    kept, y = kept_bytes(lambda: layer(x))
+    layer.keeps = False
+    torch.manual_seed(0)
+    less, again = kept_bytes(lambda: layer(x))
+    assert kept - less == y.untyped_storage().nbytes()
+    torch.testing.assert_close(again, y, rtol=0, atol=0)
+    slopes = [torch.autograd.grad(out.square().sum(), [x, layer.magnitude]) for out in (y, again)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler here")
+def test_a_compiled_layer_is_the_layer():
+    layer, x, up = moved_layer(bias=False), torch.randn(6, IN), torch.randn(6, OUT)
+    want = gradients(layer, x, up)
+    plain_bytes, plain = kept_bytes(lambda: layer(x))
+    compiled = torch.compile(layer, fullgraph=True)
+    found_bytes, found = kept_bytes(lambda: compiled(x))
+    torch.testing.assert_close(found, plain)
+    assert found_bytes <= plain_bytes + 4 * IN * RANK
+    layer.zero_grad()
+    (found * up).sum().backward()
+    for name, p in (("A", layer.lora.A), ("B", layer.lora.B), ("m", layer.magnitude)):
+        torch.testing.assert_close(p.grad, want[name], msg=name)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_all_element_wise_work_goes_through_kernels(keeps, monkeypatch):
+    layer, x, up = moved_layer(dropout=0.2), torch.randn(6, IN), torch.randn(6, OUT)
+    torch.manual_seed(0)
+    want, compiled = gradients(layer, x, up), []
+
+    def kernel(work):
+        compiled.append(work.__name__)
+        return torch.compile(work, backend="eager", dynamic=False)
+
+    for module in (dora, stretched):
+        monkeypatch.setattr(module, "kernel", kernel)
+    dora.in_kernels(layer).keeps = keeps
+    torch.manual_seed(0)
+    found = gradients(layer, x, up)
+    assert set(compiled) == {"factored_norms", "summed", "slopes"}
+    assert len(compiled) == (3 if keeps else 4)
+    for name, gradient in want.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
+
+
 # Models
 
 
@@ -360,6 +418,22 @@ def test_checkpointing_changes_no_gradient():
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for a, b in zip(plain, slopes(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_only_outputs_that_nobody_else_keeps_are_made_again():
+    model, tokens = moved_llama().train(), torch.arange(12).reshape(2, 6)
+    kept, plain = kept_bytes(lambda: model(tokens, labels=tokens).loss)
+    dora.make_again(model)
+    names = {
+        n.rpartition(".")[2] for n, m in model.named_modules() if getattr(m, "keeps", 1) is False
+    }
+    assert names == {"q_proj", "k_proj", "o_proj"}
+    less, again = kept_bytes(lambda: model(tokens, labels=tokens).loss)
+    outputs = 2 * 12 * (64 + 32 + 32)  # layers, tokens
+    parameters = 2 * RANK * 32  # A of the first queries and keys, which is there anyway
+    assert kept - less == 4 * (outputs - parameters)
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+    assert all(m.keeps for m in dora.make_again(model, ()).modules() if isinstance(m, DoRALinear))
 
 
 def test_a_cast_of_the_model_leaves_the_norms_in_float32():

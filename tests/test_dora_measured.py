@@ -27,7 +27,8 @@ def test_every_dora_stands_beside_a_lora_of_the_same_owner_and_way():
     assert len({s.name for s in found}) == len(found)
     for setting in found:
         if setting.method == "dora":
-            assert replace(setting, method="lora") in found
+            how = "graph" if setting.how == "fused" else setting.how
+            assert replace(setting, method="lora", how=how) in found
     ways = {name.split(" ", 2)[2] for name in (s.name for s in found)}
     assert ways == set(verdicts.WAYS)
 
@@ -61,6 +62,15 @@ def test_a_setting_is_built_as_its_name_says():
     assert len(layers) == 14
     assert model.is_gradient_checkpointing
     assert type(model.lm_head).__name__ == "Linear"
+
+
+def test_a_fused_setting_makes_outputs_again_only_where_they_would_be_kept():
+    for checkpointing in (False, True):
+        setting = bench.Setting("ours", "dora", "bf16", checkpointing, "fused", toy=True)
+        layers = adapted(bench.build(setting))
+        assert all(layer.compiled for layer in layers.values())
+        again = {name.rpartition(".")[2] for name, layer in layers.items() if not layer.keeps}
+        assert again == (set() if checkpointing else {"q_proj", "k_proj", "o_proj"})
 
 
 def test_words_choose_configurations():
@@ -226,11 +236,16 @@ def test_a_cost_is_dora_over_lora():
     assert "1.50" in str(verdicts.cost_table(cost_rows(lora=2.0, dora=3.0)))
 
 
-def test_the_memory_of_a_graph_is_what_it_reserves():
+def test_the_memory_of_a_graph_is_what_it_reserves_and_fused_stands_beside_it():
     way = next(way for way in verdicts.WAYS if way.endswith("graph"))
+    fused = way.replace("graph", "fused")
     rows = cost_rows(lora=2.0, dora=3.0)
     rows = {name.replace(verdicts.WAYS[0], way): row for name, row in rows.items()}
     assert verdicts.cost(rows, "ours", way).peak == (7, 7)
+    assert verdicts.cost(rows, "ours", fused) is None
+    rows[f"ours dora {fused}"] = rows[f"ours dora {way}"] | {"seconds": 2.5}
+    found = verdicts.cost(rows, "ours", fused)
+    assert (found.time, found.peak) == (1.25, (7, 7))
 
 
 def test_the_rows_that_tuned_a_rate_are_read_by_rate():

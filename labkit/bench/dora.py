@@ -8,17 +8,21 @@ how a step is run:
 
     eager      as Python goes along
     graph      recorded once as a CUDA graph and replayed: no time is lost between small kernels
+    fused      the same, DoRA's element-wise work compiled; where activations are kept, a few
+               outputs are made again instead
     compiled   each decoder layer through torch.compile
 
 A step is forward, backward and AdamW on 4 x 1024 tokens, rank 16 on seven projections. The weights
-are random with the exact shapes: time and memory do not depend on their values.
+are random with the exact shapes: time and memory do not depend on their values. PyTorch's memory
+may grow in place (expandable_segments), so what a graph reserves is what it needs, without gaps.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,12 +30,13 @@ from torch import Tensor, nn
 
 from labkit import loss, measure
 from labkit.bench.processes import in_turns
-from labkit.dora import DoRALinear, inject_dora
+from labkit.dora import DoRALinear, in_kernels, inject_dora, make_again
 from labkit.lora import inject, linear_maps
 from labkit.machine import machine
 
 RANK, ALPHA, BATCH, LENGTH = measure.RANK, measure.ALPHA, measure.BATCH, measure.LENGTH
 WARM, TIMED = 3, 10  # steps
+ALLOCATOR = "expandable_segments:True"
 TOY = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 TOY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 
@@ -44,7 +49,7 @@ class Setting:
     method: str  # "lora", "dora" or "dora-exact"
     base: str  # "bf16" or "nf4"
     checkpointing: bool
-    how: str  # "eager", "graph" or "compiled"
+    how: str  # "eager", "graph", "fused" or "compiled"
     toy: bool = False  # a few numbers, on the CPU
 
     @property
@@ -67,7 +72,8 @@ def settings(toy: bool = False) -> list[Setting]:
                     for whose in owners
                     for method in ("lora", "dora")
                 ]
-    return [*found, Setting("ours", "dora-exact", "bf16", False, "eager", toy)]
+    fused = [replace(s, how="fused") for s in found if s.how == "graph" and s.method == "dora"]
+    return [*found, *fused, Setting("ours", "dora-exact", "bf16", False, "eager", toy)]
 
 
 def in_nf4(model: nn.Module) -> nn.Module:
@@ -120,6 +126,8 @@ def by_us(model: nn.Module, setting: Setting) -> nn.Module:
     for module in model.modules():
         if isinstance(module, DoRALinear):
             module.exact = setting.method == "dora-exact"
+    if setting.how == "fused":
+        model = in_kernels(model if setting.checkpointing else make_again(model))
     return model
 
 
@@ -154,7 +162,7 @@ def row(asked: dict[str, Any]) -> dict[str, Any]:
     def loss_of(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return loss.causal_loss(model, batch, select=False)
 
-    graph = setting.how == "graph"
+    graph = setting.how in ("graph", "fused")
     micro = measure.Recorded(model, batch, loss_of) if graph else measure.eager(model, loss_of)
     seconds, losses = [], []
     for number in range(WARM + TIMED):
@@ -176,6 +184,7 @@ def row(asked: dict[str, Any]) -> dict[str, Any]:
         "slowest": round(max(timed), 5),
         "peak_allocated_bytes": 0 if toy else torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": 0 if toy else torch.cuda.max_memory_reserved(),
+        "allocator": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""),
         "trainable": sum(p.numel() for p in trained),
         "losses": [round(losses[0], 4), round(losses[-1], 4)],
     } | machine()
@@ -201,5 +210,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every configuration whose name holds one of the words asked for, in turn."""
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", ALLOCATOR)  # read as torch is imported
     chosen = [s for s in settings(options.toy) if not options.only or s.has(options.only)]
     yield from in_turns("labkit.bench.dora", [asdict(s) for s in chosen], options.seconds)
