@@ -214,5 +214,6 @@ def cost_table(rows: Mapping[str, Row]) -> Table:
     ]
     head = ("", "LoRA, ms", "DoRA, ms", "ratio", "LoRA, GiB", "DoRA, GiB", "ratio")
     first = next(iter(rows.values()))
-    where = f"{first['gpu']}, {first['date']}, the layers of commit {first['commit']}"
+    commits = " and ".join(dict.fromkeys(row["commit"] for row in rows.values()))
+    where = f"{first['gpu']}, {first['date']}, the layers of {commits}"
     return Table(head, lines, f"one step of 4 x 1024 tokens, {where}")
