@@ -314,6 +314,27 @@ def test_speeds_come_from_rows_that_were_measured():
     assert speeds()["checkpointing"].lost > 0 > speeds()["prepared"].lost
 
 
+def test_moments_in_8_bits_cost_little_and_two_ways_to_time_the_fused_loss_agree():
+    lines = project.data("measurements", "speed_1b.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    first = rows[0]["setup"]
+    steps = {
+        (name, row["setup"][name]): sorted(row["seconds"])[len(row["seconds"]) // 2]
+        for row in rows
+        for name in first
+        if row["setup"] == first | {name: row["setup"][name]}
+    }
+    eight = speeds()["adamw_8bit"]
+    assert eight.lost == pytest.approx(
+        1 - steps["optimizer", "adamw"] / steps["optimizer", "adamw_8bit"], abs=0.005
+    )
+    assert 0 < eight.lost < 0.03
+    assert rows[0]["gpu"] in eight.source
+    eager = 1 - steps["loss", "full_logits"] / steps["loss", "fused"]
+    assert eager == pytest.approx(speeds()["loss"].lost, abs=0.01)
+    assert all(len(row["seconds"]) == 24 and row["date"] for row in rows)
+
+
 def test_the_share_that_was_reached_is_that_of_the_trl_row():
     assert 0.05 < reached() < 0.3
 

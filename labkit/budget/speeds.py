@@ -11,6 +11,7 @@ Source: data/measurements/*.jsonl, Llama-3.2-1B, 4 x 1024 tokens; another model 
 
 import functools
 import json
+import statistics
 from dataclasses import dataclass
 
 from labkit import project
@@ -21,6 +22,11 @@ PAIRS = {
     "checkpointing": ("qlora_1b.jsonl", "hand-no-checkpointing", "hand"),
     "loss": ("qlora_1b.jsonl", "plain", "hand-prepare"),
     "prepared": ("qlora_1b.jsonl", "hand-prepare", "hand-eager"),
+}
+# change -> what the row after it sets otherwise than the first row of SPEEDS
+SPEEDS = "speed_1b.jsonl"
+CHANGES = {
+    "adamw_8bit": {"optimizer": "adamw_8bit"},
 }
 
 
@@ -36,7 +42,16 @@ class Speed:
 @functools.cache
 def speeds() -> dict[str, Speed]:
     """What was measured, by the name of the change."""
-    return {change: _between(change, *pair) for change, pair in PAIRS.items()}
+    named = {change: _between(change, *pair) for change, pair in PAIRS.items()}
+    return named | {change: _changed(change, fields) for change, fields in CHANGES.items()}
+
+
+def _changed(change: str, fields: dict[str, object]) -> Speed:
+    """From the median step of the first row, and of the one that differs in `fields` alone."""
+    first = _rows(SPEEDS)[0]
+    (then,) = (row for row in _rows(SPEEDS) if row["setup"] == first["setup"] | fields)
+    lost = 1 - statistics.median(first["seconds"]) / statistics.median(then["seconds"])
+    return Speed(change, lost, f"median of {len(then['seconds'])} steps, {then['gpu']}")
 
 
 def _between(change: str, file: str, before: str, after: str) -> Speed:
