@@ -11,7 +11,7 @@
 
 The rates are those that `labkit.sweep ranks` found for alpha 16; for 300 steps those of 100. On
 shuffled answers a rate cannot be tuned, so they take the rate of the task. A row holds each of
-FIELDS as a list over `maps`; for seed 0 the singular values themselves, the first MOST of them; and
+FIELDS as a list over MAPS; for seed 0 the singular values themselves, the first MOST of them; and
 what the scores come to when the adapter is cut to a smaller rank, by `spectra.truncated` and by
 keeping its first rows instead. Of the losses every tenth is kept.
 
@@ -39,6 +39,11 @@ from labkit.skills import Example
 from labkit.sweep import dora, frame
 from labkit.sweep.frame import Row, Spec, linear_maps_train
 
+MAPS = tuple(
+    f"{layer}.{projection}"
+    for layer in range(6)
+    for projection in "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+)  # of tiny, in the order of lora.linear_maps
 WHAT = ("task", "shuffled", "hot", "codes")
 RANKS = (4, 16, 64)
 ALPHA = 16.0
@@ -212,8 +217,7 @@ class Reader:
             W = weights[name]
             update = (S.left * S.values) @ S.right.T
             read.append(reading(W, left_vectors(W), update, S))
-        row: Row = {"maps": [short(name) for name in found]}
-        row |= dict(zip(FIELDS, map(list, zip(*read, strict=True)), strict=True))
+        row: Row = dict(zip(FIELDS, map(list, zip(*read, strict=True)), strict=True))
         if self.spec.seed == 0 and self.spec.method in ("lora", "full") and self.spec.steps != LONG:
             row["values"] = {
                 short(n): [float(f"{s:.3g}") for s in S.values[:MOST]] for n, S in found.items()
