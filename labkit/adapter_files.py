@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from labkit.adapters import CONFIG, WEIGHTS, AdapterError
-from labkit.interchange import MAGNITUDE, SUFFIXES, factors_of, tensors
+from labkit.interchange import MAGNITUDE, factors_of, tensors
 from labkit.lora import adapted
 from labkit.spectra import Spectrum, spectrum
 
