@@ -77,22 +77,6 @@ EXERCISES = [
     ),
     Exercise(
         id="06.4",
-        title="overlap of two subspaces",
-        minutes=8,
-        difficulty=3,
-        judge=subspaces.judge_overlap,
-        solution=overlap,
-        stub="overlap",
-        hints=(
-            "How long is what remains of a unit vector once it is projected onto a subspace?",
-            r"$\phi = \lVert U_1^\top U_2 \rVert_F^2 / \min(i, j)$",
-            "Each column of the smaller subspace adds the squared length of its projection onto "
-            "the larger one, at most 1. That needs orthonormal columns, so others are refused.",
-        ),
-        wrong=bank.OVERLAP,
-    ),
-    Exercise(
-        id="06.5",
         title="cut an adapter to a smaller rank",
         minutes=10,
         difficulty=4,
@@ -108,6 +92,22 @@ EXERCISES = [
             "the new pair as of the old one, so the values are divided by it before the root.",
         ),
         wrong=bank.TRUNCATED,
+    ),
+    Exercise(
+        id="06.5",
+        title="overlap of two subspaces",
+        minutes=8,
+        difficulty=3,
+        judge=subspaces.judge_overlap,
+        solution=overlap,
+        stub="overlap",
+        hints=(
+            "How long is what remains of a unit vector once it is projected onto a subspace?",
+            r"$\phi = \lVert U_1^\top U_2 \rVert_F^2 / \min(i, j)$",
+            "Each column of the smaller subspace adds the squared length of its projection onto "
+            "the larger one, at most 1. That needs orthonormal columns, so others are refused.",
+        ),
+        wrong=bank.OVERLAP,
     ),
     Exercise(
         id="06.6",

@@ -1,4 +1,4 @@
-"""The judges of notebook 06 for subspaces: their overlap (06.4), and a smaller rank (06.5)."""
+"""The judges of notebook 06 for a smaller rank (06.4) and for subspaces that overlap (06.5)."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -10,80 +10,7 @@ from torch import Tensor
 from labkit.exercises.ex05_judges import NONE, Slips, same
 from labkit.exercises.ex06_judges import number_slip, pair
 
-# --- 06.4 overlap -----------------------------------------------------------------------------
-
-
-def frame(n: int, columns: int, seed: int) -> Tensor:
-    """(n, columns) with random orthonormal columns, float64."""
-    draw = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(n, columns, generator=draw, dtype=torch.float64)).Q
-
-
-def _overlap_cases() -> Iterator[tuple[Tensor, Tensor]]:
-    """Different sizes both ways round; one that lies inside; the same one, turned within itself."""
-    U = frame(9, 4, 0)
-    yield frame(9, 2, 1), U
-    yield U, frame(9, 3, 2)
-    yield U, U[:, 1:3]
-    yield U, -U @ frame(4, 4, 3)
-
-
-def _overlap_slips(U1: Tensor, U2: Tensor) -> Iterator[tuple[float, str]]:
-    M = U1.T @ U2
-    total, (i, j) = float(M.square().sum()), M.shape
-    least = min(i, j)
-    yield total, "divide by the smaller number of columns: 1 must mean inside"
-    yield (
-        total / max(i, j),
-        "divided by the larger number: a small subspace inside a large one has 1",
-    )
-    yield total / (i * j), "that is the mean square of all cosines; divide by min(i, j)"
-    yield total / len(U1), "divided by the dimension of the space; divide by min(i, j)"
-    yield total / (i + j), "divided by both numbers together; divide by min(i, j)"
-    yield total**0.5 / least, "the norm is squared: phi = |U1^T U2|_F^2 / min(i, j)"
-    yield (total / least) ** 0.5, "that is the root of phi"
-    yield 1 - total / least, "that is a distance; an overlap of 1 means inside"
-    yield float(M.abs().sum()) / least, "that adds absolute cosines; their squares are added"
-    yield float(M.sum()) / least, "that adds cosines with their signs; their squares are added"
-    yield (
-        float(M.diagonal().square().sum()) / least,
-        "that compares the i-th with the i-th alone; a subspace has no order",
-    )
-    yield (
-        float(M.diagonal().abs().mean()),
-        "that compares the i-th with the i-th alone; a subspace has no order",
-    )
-    yield float(M.abs().amax()), "that is the nearest single pair of directions; all pairs count"
-    yield (
-        float(M.abs().amax(1).mean()),
-        "that takes the nearest partner of each; a direction may lie between several",
-    )
-    yield (
-        float(torch.linalg.svdvals(M)[0]),
-        "that is the cosine of the smallest angle alone; all angles count",
-    )
-    yield float(torch.linalg.svdvals(M).mean()), "that is the mean cosine of the angles; phi takes their squares"  # fmt: skip
-
-
-def judge_overlap(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
-    """0 apart, 1 inside, whatever the order and the signs"""
-    for U1, U2 in _overlap_cases():
-        # by an independent route: how much of each column of the smaller the larger one holds
-        small, large = sorted((U1, U2), key=lambda U: U.shape[1])
-        inside = torch.linalg.lstsq(large, small).solution
-        want = float((large @ inside).square().sum(0).mean())
-        if slip := number_slip(answer(U1, U2), want, _overlap_slips(U1, U2), "the overlap"):
-            return slip
-    try:
-        answer(3 * frame(9, 2, 1), frame(9, 4, 0))
-    except ValueError:
-        return None
-    return (
-        "columns that are not orthonormal (A or B instead of left or right) must raise ValueError"
-    )
-
-
-# --- 06.5 a smaller rank ----------------------------------------------------------------------
+# --- 06.4 a smaller rank ----------------------------------------------------------------------
 
 CASES = ((pair(9, 7, 4, 2.5), 2), (pair(6, 11, 5, 0.5, torch.float32), 3))
 
@@ -154,3 +81,76 @@ def _truncation_slip(c: SimpleNamespace, k: int, A: Any, B: Any) -> str | None: 
     named = (words for wrong, words in _truncation_slips(c, k) if same(made, wrong))
     off, least = ((c.D - D).norm().item() for D in (made, _cut(c, c.v, k)))
     return next(named, f"it is {off:.3g} away from the update, and the nearest is {least:.3g} away")
+
+
+# --- 06.5 overlap -----------------------------------------------------------------------------
+
+
+def frame(n: int, columns: int, seed: int) -> Tensor:
+    """(n, columns) with random orthonormal columns, float64."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(n, columns, generator=draw, dtype=torch.float64)).Q
+
+
+def _overlap_cases() -> Iterator[tuple[Tensor, Tensor]]:
+    """Different sizes both ways round; one that lies inside; the same one, turned within itself."""
+    U = frame(9, 4, 0)
+    yield frame(9, 2, 1), U
+    yield U, frame(9, 3, 2)
+    yield U, U[:, 1:3]
+    yield U, -U @ frame(4, 4, 3)
+
+
+def _overlap_slips(U1: Tensor, U2: Tensor) -> Iterator[tuple[float, str]]:
+    M = U1.T @ U2
+    total, (i, j) = float(M.square().sum()), M.shape
+    least = min(i, j)
+    yield total, "divide by the smaller number of columns: 1 must mean inside"
+    yield (
+        total / max(i, j),
+        "divided by the larger number: a small subspace inside a large one has 1",
+    )
+    yield total / (i * j), "that is the mean square of all cosines; divide by min(i, j)"
+    yield total / len(U1), "divided by the dimension of the space; divide by min(i, j)"
+    yield total / (i + j), "divided by both numbers together; divide by min(i, j)"
+    yield total**0.5 / least, "the norm is squared: phi = |U1^T U2|_F^2 / min(i, j)"
+    yield (total / least) ** 0.5, "that is the root of phi"
+    yield 1 - total / least, "that is a distance; an overlap of 1 means inside"
+    yield float(M.abs().sum()) / least, "that adds absolute cosines; their squares are added"
+    yield float(M.sum()) / least, "that adds cosines with their signs; their squares are added"
+    yield (
+        float(M.diagonal().square().sum()) / least,
+        "that compares the i-th with the i-th alone; a subspace has no order",
+    )
+    yield (
+        float(M.diagonal().abs().mean()),
+        "that compares the i-th with the i-th alone; a subspace has no order",
+    )
+    yield float(M.abs().amax()), "that is the nearest single pair of directions; all pairs count"
+    yield (
+        float(M.abs().amax(1).mean()),
+        "that takes the nearest partner of each; a direction may lie between several",
+    )
+    yield (
+        float(torch.linalg.svdvals(M)[0]),
+        "that is the cosine of the smallest angle alone; all angles count",
+    )
+    yield float(torch.linalg.svdvals(M).mean()), "that is the mean cosine of the angles; phi takes their squares"  # fmt: skip
+
+
+def judge_overlap(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
+    """0 apart, 1 inside, whatever the order and the signs"""
+    for U1, U2 in _overlap_cases():
+        # by an independent route: how much of each column of the smaller the larger one holds
+        small, large = sorted((U1, U2), key=lambda U: U.shape[1])
+        inside = torch.linalg.lstsq(large, small).solution
+        want = float((large @ inside).square().sum(0).mean())
+        if slip := number_slip(answer(U1, U2), want, _overlap_slips(U1, U2), "the overlap"):
+            return slip
+    try:
+        answer(3 * frame(9, 2, 1), frame(9, 4, 0))
+    except ValueError:
+        return None
+    return (
+        "columns that are not orthonormal (A or B instead of left or right) must raise ValueError"
+    )

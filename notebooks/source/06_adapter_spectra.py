@@ -1,0 +1,452 @@
+# %% [markdown]
+# # How many directions does an update use?
+#
+# <!-- badges -->
+#
+# - **You will** read the singular values of an adapter from its two thin factors, and test what is
+#   said of them: low rank, sharp drops, shared subspaces, intruders, amplification.
+# - **You need** notebook 01, and a singular value decomposition met once. No GPU.
+# - **Time:** 90 minutes for you. The cells themselves take <!-- minutes -->.
+
+# %%
+# bootstrap
+
+# %%
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from labkit import data, evaluate, models, project, train
+from labkit.adapter_files import Adapter, Update, adapter_of, read_adapter
+from labkit.bench.timing import seconds
+from labkit.exercises import check, quiz, use
+from labkit.linears import dense
+from labkit.lora import inject, linear_maps
+from labkit.spectra import Spectrum, energy, overlap_map, spectrum
+from labkit.sweep import spectra as sweep
+from labkit.table import Table
+
+# %% [markdown]
+# ## 1. Sixteen numbers instead of a matrix
+#
+# **Claim:** the singular values of $sBA$ are those of a matrix of rank × rank.
+#
+# A singular value decomposition writes a matrix as $U \,\mathrm{diag}(\sigma)\, V^\top$: it reads
+# along a column of $V$ (in), stretches by $\sigma$ and writes along a column of $U$ (out). An
+# update of rank 16 has sixteen values. To form $BA$ first costs a matrix as large as W.
+#
+# <!-- exercise: 06.1 -->
+#
+# Find the values from the factors. The rule of the game: no tensor as large as W. In: A (rank,
+# in), B (out, rank), the scale. Out: the values, largest first, in float64.
+
+# %%
+# exercise: 06.1
+
+# %% tags=["nbval-check-output"]
+check("06.1", singular_values)
+
+# %% [markdown]
+# <!-- hints: 06.1 -->
+#
+# We train two adapters of rank 16 on `tiny`. One learns the letters of notebook 04; the other gets
+# the same letters with their answers shuffled. There it can learn the form of an answer and nothing
+# of the letter. It is our first control: what it shows, too, says nothing of the task.
+
+# %%
+singular_values = use("06.1", singular_values)
+base = models.load("tiny", quantize=None, dtype=torch.float32)
+_ = base.model.requires_grad_(False)
+LETTERS = {"letters": data.examples("train"), "shuffled": sweep.examples("shuffled")}
+STEPS = 4 if project.quick() else 20
+
+
+def trained(learns: str, rank: int = 16, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = inject(copy.deepcopy(base.model), "all-linear", rank, alpha=16)
+    items = [data.encode(base.tokenizer, example) for example in LETTERS[learns][: 8 * STEPS]]
+    history = train.fit(model, items, train.Settings(steps=STEPS, lr=4e-3, seed=seed))
+    print(f"{learns}: loss {history.losses[0]:.2f} to {history.losses[-1]:.2f}")
+    return model
+
+
+# %%
+model, control = trained("letters"), trained("shuffled")
+adapter, shuffled = adapter_of(model), adapter_of(control)
+one = adapter.at(2, "v_proj")
+thin = singular_values(one.A, one.B, one.scale)
+whole = torch.linalg.svdvals(one.scale * one.B.double() @ one.A.double())
+print(one, f"largest four: {', '.join(f'{v:.3f}' for v in thin[:4])}", sep="\n")
+print(f"off the dense route by {(thin - whole[: one.rank]).abs().max():.0e}")
+assert torch.allclose(thin, whole[: one.rank])
+
+# %% [markdown]
+# Both routes agree to rounding. What does the detour cost at the size of a real model? We time both
+# on a map of 1024 × 1024; at 4096 × 4096 the dense route grows about sixty-four times.
+
+# %%
+A, B = torch.randn(16, 1024), torch.randn(1024, 16)
+slow = seconds(lambda: torch.linalg.svdvals(B.double() @ A.double()))
+fast = min(seconds(lambda: singular_values(A, B)) for _ in range(5))
+print(f"dense {1e3 * slow:.0f} ms, thin {1e3 * fast:.1f} ms: {slow / fast:.0f} times as long")
+assert slow > 10 * fast
+
+# %% [markdown]
+# **Where this stops:** DoRA also changes the length of each row, and that change needs W. A full
+# update has no thin factors, so its spectrum takes the dense route.
+
+# %% [markdown]
+# ## 2. How many directions?
+#
+# **Claim:** "how many" has several answers, and each needs something to be compared with.
+#
+# The *effective rank* (Roy and Vetterli 2007) asks how many equal values would be as spread out as
+# these: the exponential of the entropy of their shares. Sixteen equal values give 16, a single one
+# gives 1.
+#
+# <!-- exercise: 06.2 -->
+#
+# In: the values (r,). Out: a number from 1 to r; 0 for an update of zeros.
+
+# %%
+# exercise: 06.2
+
+# %% tags=["nbval-check-output"]
+check("06.2", effective_rank)
+
+# %% [markdown]
+# <!-- hints: 06.2 -->
+#
+# The other count asks how many directions hold 90% of the *energy*, the sum of the squared values.
+# Squares favour the large ones, so this count is lower.
+#
+# <!-- exercise: 06.3 -->
+#
+# In: the values, largest first, and a share. Out: the fewest directions that hold it.
+
+# %%
+# exercise: 06.3
+
+# %% tags=["nbval-check-output"]
+check("06.3", energy_rank)
+
+# %% [markdown]
+# <!-- hints: 06.3 -->
+#
+# We count both ways, by projection, as means over the six layers. Beside the letters stand two
+# controls: the shuffled answers, and factors that were never trained, all drawn at random.
+
+# %%
+effective_rank, energy_rank = use("06.2", effective_rank), use("06.3", energy_rank)
+drawn = copy.deepcopy(model)
+for parameter in (p for p in drawn.parameters() if p.requires_grad):
+    _ = nn.init.normal_(parameter, std=0.02)
+THREE = {"letters": adapter, "shuffled": shuffled, "random": adapter_of(drawn)}
+
+
+def counts(of: Adapter, projection: str) -> tuple[float, float]:
+    values = [of.at(layer, projection).spectrum().values for layer in of.layers]
+    both = [(effective_rank(v), energy_rank(v, 0.9)) for v in values]
+    return tuple(sum(column) / len(both) for column in zip(*both, strict=True))
+
+
+# %%
+rows = []
+for projection in adapter.projections:
+    found = [counts(of, projection) for of in THREE.values()]
+    rows.append((projection, *(f"{e:.1f} / {n:.1f}" for e, n in found)))
+Table(("", *THREE), rows, "rank 16: effective rank / directions for 90% of the energy")
+
+# %% [markdown]
+# READ-COUNTS
+#
+# **Where this stops:** an effective rank is a number between 1 and the rank that was chosen. It
+# says how an update is spread out, and nothing of how much of it is needed.
+
+# %% [markdown]
+# ### Folklore: "updates are low rank"
+#
+# **Predict first:** the queries of `tiny` are 256 × 256. How many directions hold 90% of the energy
+# of *full* fine-tuning's update?
+
+# %%
+FOLK
+
+# %% [markdown]
+# READ-FOLK
+
+# %% [markdown]
+# ## 3. Does a sharp drop mean that the rank was too high?
+#
+# **Claim:** the rule can be tested: read the drop, then look at what smaller and larger ranks score.
+
+# %%
+RULE
+
+# %% [markdown]
+# READ-RULE
+#
+# <!-- exercise: 06.4 -->
+#
+# There is a direct question: what does the adapter lose when it is cut? Write the cut. In: A, B, the
+# scale and a smaller rank. Out: a new pair, A (rank, in) and B (out, rank), in the dtype of the old
+# one and for the same scale, whose update is the nearest there is.
+
+# %%
+# exercise: 06.4
+
+# %% tags=["nbval-check-output"]
+check("06.4", truncated)
+
+# %% [markdown]
+# <!-- hints: 06.4 -->
+#
+# We cut our adapter and let it answer letters that it has not seen. Beside the cut by singular
+# values stands the naive one, the first rows of A with the first columns of B.
+
+# %%
+truncated = use("06.4", truncated)
+layers = {name: layer for name, layer in linear_maps(model).items()}
+whole_pairs = {n: (u.A.clone(), u.B.clone()) for n, u in adapter.updates.items()}
+TEST = data.examples("test")[:24]
+
+
+@torch.no_grad()
+def scored(pairs: dict[str, tuple[Tensor, Tensor]]) -> evaluate.ForcedScore:
+    sweep.put(layers, pairs)
+    found = evaluate.forced_score(model, base.tokenizer, TEST)
+    sweep.put(layers, whole_pairs)
+    return found
+
+
+# %%
+rows = []
+for rank in (16, 8, 4, 2, 1):
+    best = {n: truncated(A, B, layers[n].scale, rank) for n, (A, B) in whole_pairs.items()}
+    first = {n: (A[:rank], B[:, :rank]) for n, (A, B) in whole_pairs.items()}
+    kept = [energy(u.spectrum().values, rank) for u in adapter.updates.values()]
+    cells = [f"{s.exact_match:.0%}, {s.loss:.4f}" for s in map(scored, (best, first))]
+    rows.append((f"{rank}", f"{sum(kept) / len(kept):.0%}", *cells))
+Table(("rank", "energy kept", "best cut: right, loss", "first rows: right, loss"), rows)
+
+# %% [markdown]
+# READ-CUT
+#
+# **Where this stops:** a cut adapter was trained with more directions than it keeps. One that is
+# trained at the small rank from the start may find others.
+
+# %%
+# quiz: 06.q1 06.q2
+
+# %% [markdown]
+# ## 4. Do two runs find the same subspace?
+#
+# **Claim:** an overlap of subspaces means something beside what chance gives, and beside a run that
+# learnt something else.
+#
+# The LoRA paper (7.2) compares the first $i$ directions of one update with the first $j$ of
+# another by $\phi$: the mean squared cosine with which the smaller subspace lies in the larger one.
+# Two random subspaces give $\max(i, j) / n$, not 0.
+#
+# <!-- exercise: 06.5 -->
+#
+# In: two matrices with orthonormal columns, (n, i) and (n, j). Out: $\phi$, from 0 to 1.
+
+# %%
+# exercise: 06.5
+
+# %% tags=["nbval-check-output"]
+check("06.5", overlap)
+
+# %% [markdown]
+# <!-- hints: 06.5 -->
+#
+# First our two live adapters: one task is real, the other shuffled. Both began from the same seed
+# and so from the same A.
+
+# %%
+overlap = use("06.5", overlap)
+K = 4
+rows = []
+for projection in adapter.projections:
+    line = []
+    for side in ("left", "right"):
+        pairs = [[getattr(of.at(layer, projection).spectrum(), side)[:, :K]
+                  for of in (adapter, shuffled)] for layer in adapter.layers]  # fmt: skip
+        found = [overlap(*pair) for pair in pairs]
+        line.append(f"{sum(found) / len(found):.2f} ({K / len(pairs[0][0]):.3f})")
+    rows.append((projection, *line))
+Table(("", "left: written", "right: read"), rows, f"overlap of the first {K}; by chance in brackets")
+
+# %% [markdown]
+# READ-OVERLAP-LIVE
+
+# %%
+OVERLAPS
+
+# %% [markdown]
+# READ-OVERLAPS
+
+# %% [markdown]
+# ## 5. Intruders
+#
+# **Claim:** a count of intruder dimensions says something when it stands beside random updates of
+# the same size.
+#
+# Shuttleworth et al. (2024) look at the tuned weight $W + sBA$. A leading singular vector that
+# resembles none of W's is an *intruder dimension*. They find them after LoRA and hardly after full
+# fine-tuning, and tie them to forgetting.
+#
+# <!-- exercise: 06.6 -->
+#
+# In: W and the tuned weight (out, in), how many leading vectors to look at, and a threshold. Out:
+# the places of those whose absolute cosine with *every* left singular vector of W is below it.
+
+# %%
+# exercise: 06.6
+
+# %% tags=["nbval-check-output"]
+check("06.6", intruder_dimensions)
+
+# %% [markdown]
+# <!-- hints: 06.6 -->
+#
+# Any update that is large enough brings in directions of its own. So we need a control that has the
+# size of the update and nothing of what it learnt.
+#
+# <!-- exercise: 06.7 -->
+#
+# Keep the singular values and draw both sets of directions at random. In: the values (k,), the
+# shape, a generator to draw from. Out: an update (out, in) in float64.
+
+# %%
+# exercise: 06.7
+
+# %% tags=["nbval-check-output"]
+check("06.7", scrambled)
+
+# %% [markdown]
+# <!-- hints: 06.7 -->
+#
+# **Predict first:** does the trained update bring in more intruders than the scrambled one, fewer,
+# or as many?
+
+# %%
+intruder_dimensions, scrambled = use("06.6", intruder_dimensions), use("06.7", scrambled)
+draw = torch.Generator().manual_seed(0)
+rows = []
+for factor in (1, 4, 16):
+    line = torch.zeros(3)
+    for layer in adapter.layers:
+        update = adapter.at(layer, "o_proj")
+        W, D = dense(base.model.get_submodule(update.name)), factor * update.scale * update.B @ update.A
+        noise = torch.randn(D.shape, generator=draw)
+        control = scrambled(factor * update.spectrum().values, *D.shape, draw)
+        for place, change in enumerate((D, control, noise * D.norm() / noise.norm())):
+            line[place] += len(intruder_dimensions(W, W + change, 10, 0.5))
+    rows.append((f"{factor} times the update", *(f"{n:.0f}" for n in line.tolist())))
+Table(("intruders in 60 vectors", "trained", "scrambled", "dense noise"), rows)
+
+# %% [markdown]
+# READ-INTRUDERS
+#
+# ### The trap of equal values
+#
+# Where two singular values are nearly equal, their vectors are arbitrary: a little noise turns one
+# into the other. A random matrix has many such pairs, a trained one has few near the top.
+
+# %%
+n, rows = 256, []
+left, right = (torch.linalg.qr(torch.randn(n, n, generator=draw)).Q for _ in range(2))
+BASES = {
+    "values that fall as 1 / i": (left / torch.arange(1, n + 1)) @ right.T,
+    "random numbers": torch.randn(n, n, generator=draw),
+}
+for told, W in BASES.items():
+    noise = torch.randn(n, n, generator=draw)
+    counts_ = [
+        len(intruder_dimensions(W, W + size * noise * W.norm() / noise.norm(), 10, 0.5))
+        for size in (0.25, 0.5, 1)
+    ]
+    rows.append((told, *map(str, counts_)))
+Table(("W", "noise of 1/4 of its norm", "of 1/2", "of 1"), rows, "intruders among the first 10")
+
+# %% [markdown]
+# READ-TRAP
+#
+# ### Do they go with forgetting?
+
+# %%
+FORGETTING
+
+# %% [markdown]
+# READ-FORGETTING
+
+# %% [markdown]
+# ## 6. Amplification
+#
+# **Claim:** an update writes where W writes little, and so does any update.
+#
+# The LoRA paper (7.3) projects W onto the update's directions and compares the norms:
+# $\lVert \Delta \rVert_F / \lVert U^\top W V \rVert_F$. It reports 21.5 for rank 4 and about 2 for
+# rank 64 in GPT-3, and reads it as task directions that were there and not emphasised.
+#
+# <!-- exercise: 06.8 -->
+#
+# In: W (out, in), A, B, the scale, and how many directions. Out: the factor.
+
+# %%
+# exercise: 06.8
+
+# %% tags=["nbval-check-output"]
+check("06.8", amplification)
+
+# %% [markdown]
+# <!-- hints: 06.8 -->
+#
+# The control is a random pair, scaled to the norm of the trained update.
+
+# %%
+amplification = use("06.8", amplification)
+rows = []
+for projection in adapter.projections:
+    line = []
+    for layer in adapter.layers:
+        trained_, random_ = (of.at(layer, projection) for of in (adapter, THREE["random"]))
+        W = dense(base.model.get_submodule(trained_.name))
+        norms = [u.spectrum().values[:K].norm() for u in (trained_, random_)]
+        grown = random_.scale * float(norms[0] / norms[1])
+        line.append([amplification(W, trained_.A, trained_.B, trained_.scale, K),
+                     amplification(W, random_.A, random_.B, grown, K)])  # fmt: skip
+    means = torch.tensor(line).mean(0).tolist()
+    rows.append((projection, *(f"{factor:.1f}" for factor in means)))
+Table(("", "trained", "random"), rows, f"amplification, first {K} directions, mean of six layers")
+
+# %% [markdown]
+# READ-AMPLIFICATION
+#
+# ### Your own adapter
+#
+# Notebook 04 writes an adapter to `runs/adapter`. Put the path of any PEFT folder, or of a
+# `.safetensors` file, in its place; nothing but A, B and the scale is read.
+
+# %%
+OWN
+
+# %%
+# quiz: 06.q3 06.q4
+
+# %% [markdown]
+# ## What to carry away
+#
+# - CARRY1
+# - CARRY2
+# - CARRY3
+#
+# **Sources:** Hu et al. 2021, *LoRA*, section 7, [arXiv:2106.09685](https://arxiv.org/abs/2106.09685);
+# Roy and Vetterli 2007, *The effective rank*; Shuttleworth et al. 2024, *LoRA vs Full Fine-tuning:
+# An Illusion of Equivalence*, [arXiv:2410.21228](https://arxiv.org/abs/2410.21228); Biderman et al.
+# 2024, *LoRA Learns Less and Forgets Less*, [arXiv:2405.09673](https://arxiv.org/abs/2405.09673).
+#
+# **Next:** notebook 07 puts the variants of LoRA to the same tests.
