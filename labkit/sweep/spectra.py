@@ -271,7 +271,7 @@ def cut_scores(
     of the first rows of A and columns of B as they are. The model is left cut."""
     tokenizer = models.load("tiny", None, torch.float32).tokenizer
     layers = lora.adapted(model)
-    whole = {n: (m.A.detach().clone(), m.B.detach().clone()) for n, m in layers.items()}
+    whole = {n: (m.A.detach().cpu().clone(), m.B.detach().cpu().clone()) for n, m in layers.items()}
     rows = {}
     for k in (k for k in CUTS if k < spec.rank):
         put(layers, {n: spectra.truncated(*pair, layers[n].scale, k) for n, pair in whole.items()})
