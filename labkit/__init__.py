@@ -8,6 +8,7 @@ Read in this order; each module is one idea and imports only modules above it.
     linears      what a frozen linear map applies, whatever stores its weight
     lora         a trained update of low rank beside a frozen linear map
     fused        the same for chosen parts of one fused matrix
+    readings     what the recorded adapters say: directions, intruders, overlaps, cuts
     verdicts     what the recorded runs about DoRA say, with intervals and costs
     directions   rows of a weight as lengths and directions, and DoRA written plainly
     dora         row lengths and directions of a weight, learned apart
@@ -50,6 +51,7 @@ Read in this order; each module is one idea and imports only modules above it.
     memory       where fine-tuning memory goes: closed form, dry run, measurement
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
+    browse       explorers over adapters: spectra and overlaps of any map
     budget       what a run needs, serves and costs: pure functions under controls
     watch        a training run as it goes
     exercises    judges, hints, quiz and the progress board

@@ -51,6 +51,7 @@ ENDS = {  # of a tensor's name, and what it is
     r"(lora\.)?A": "A",
     r"(lora\.)?B": "B",
 }
+SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Starts that also change the base: B A is then not what training added to the original weight.
 MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
@@ -71,9 +72,8 @@ class Update:
 
     @property
     def layer(self) -> int | None:
-        """The number of its layer: the first number in its name."""
-        found = re.search(r"\.(\d+)\.", f".{self.name}.")
-        return int(found[1]) if found else None
+        """The number of its layer, if its name holds one."""
+        return layer_of(self.name)
 
     @property
     def projection(self) -> str:
@@ -93,7 +93,8 @@ class Update:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Every update of an adapter, by the full name of its map in the base."""
+    """Every update of an adapter, by the full name of its map in the base; by layer, and there as
+    a layer of Llama uses its maps."""
 
     source: str
     updates: dict[str, Update]
@@ -105,7 +106,7 @@ class Adapter:
 
     @property
     def projections(self) -> list[str]:
-        """Their names, in the order of the file."""
+        """Their names, in the order of their updates."""
         return list(dict.fromkeys(u.projection for u in self.updates.values()))
 
     def at(self, layer: int, projection: str) -> Update:
@@ -250,7 +251,20 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
         else:
             found.setdefault(_plain(name), {})[kind] = tensor
     alone = [name for name, parts in found.items() if not {"A", "B"} & set(parts)]
-    return {n: parts for n, parts in found.items() if n not in alone}, others + alone
+    return {n: found[n] for n in sorted(found, key=_place) if n not in alone}, others + alone
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Layers in their order, in each of them the projections of Llama in theirs."""
+    layer, last = layer_of(name), name.rpartition(".")[2]
+    place = SEVEN.index(last) if last in SEVEN else len(SEVEN)
+    return -1 if layer is None else layer, place, name
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer in the name of a map: the first number there."""
+    found = re.search(r"\.(\d+)\.", f".{name}.")
+    return int(found[1]) if found else None
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,7 @@
 
 The rates are those that `labkit.sweep ranks` found for alpha 16; for 300 steps those of 100. On
 shuffled answers a rate cannot be tuned, so they take the rate of the task. A row holds each of
-FIELDS as a list over MAPS; for seed 0 the singular values themselves, the first MOST of them; and
+FIELDS (in labkit.readings) as a list over the maps; for seed 0 the first MOST singular values; and
 what the scores come to when the adapter is cut to a smaller rank, by `spectra.truncated` and by
 keeping its first rows instead. Of the losses every tenth is kept.
 
@@ -35,15 +35,11 @@ from labkit import data, evaluate, lora, models, project, spectra
 from labkit.adapters import CONFIG, WEIGHTS
 from labkit.history import Step
 from labkit.interchange import PREFIX, save_adapter
+from labkit.readings import FIELDS, FIRST, THRESHOLD, TOP_K
 from labkit.skills import Example
 from labkit.sweep import dora, frame
 from labkit.sweep.frame import Row, Spec, linear_maps_train
 
-MAPS = tuple(
-    f"{layer}.{projection}"
-    for layer in range(6)
-    for projection in "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-)  # of tiny, in the order of lora.linear_maps
 WHAT = ("task", "shuffled", "hot", "codes")
 RANKS = (4, 16, 64)
 ALPHA = 16.0
@@ -52,24 +48,10 @@ USUAL, LONG = 100, 300
 HOT = 4
 CODE_STEPS, CODE_BATCH = 200, 32
 CODE_RATES, CODE_RATE_FULL = (4e-3, 8e-3), 1.6e-3  # labkit.sweep dora tuned both at rank 4
-TOP_K, THRESHOLD = 10, 0.5  # of the intruders
-FIRST = 4  # directions, of `first` and `amplified`
 KEPT = 16  # directions of a full update that are kept in its file
 MOST = 64  # singular values that a row holds
 EVERY = 10  # steps between two losses of a row
 CUTS = (1, 2, 4, 8, 16, 32)
-FIELDS = (
-    "moved",  # |D|_F / |W|_F
-    "strength",  # |D|_2 / |W|_2
-    "effective",  # effective rank, by entropy
-    "energy90",  # directions that hold 90% of the squares
-    "first",  # share of the squares in the first FIRST directions
-    "intruders",  # among the TOP_K first left vectors of W + D
-    "scrambled",  # the same of D's values on random directions
-    "noise",  # the same of dense noise of D's Frobenius norm
-    "amplified",  # |D| / |U^T W V| over the first FIRST directions
-    "amplified_all",  # the same over all of them
-)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +253,7 @@ def cut_scores(
     of the first rows of A and columns of B as they are. The model is left cut."""
     tokenizer = models.load("tiny", None, torch.float32).tokenizer
     layers = lora.adapted(model)
-    whole = {n: (m.A.detach().clone(), m.B.detach().clone()) for n, m in layers.items()}
+    whole = {n: (m.A.detach().cpu().clone(), m.B.detach().cpu().clone()) for n, m in layers.items()}
     rows = {}
     for k in (k for k in CUTS if k < spec.rank):
         put(layers, {n: spectra.truncated(*pair, layers[n].scale, k) for n, pair in whole.items()})
