@@ -11,7 +11,7 @@ from labkit.exercises import ex06_judges as judges
 from labkit.exercises import ex06_subspaces as subspaces
 from labkit.exercises import ex06_wrong as bank
 from labkit.exercises.exercise import Exercise
-from labkit.exercises.questions import Question
+from labkit.exercises.questions import Choice, Question
 from labkit.spectra import (
     amplification,
     effective_rank,
@@ -159,4 +159,80 @@ EXERCISES = [
     ),
 ]
 
-QUESTIONS: list[Question] = []
+QUESTIONS = [
+    Question(
+        "06.q1",
+        "An adapter of rank 16 holds 90% of its energy in five directions. Was the rank too high?",
+        [
+            Choice(
+                "Yes, rank 5 would have done as well",
+                "Energy is no score: small values can carry answers, and large ones can be idle.",
+            ),
+            Choice(
+                "No, as the other eleven are not zero",
+                "Trained factors have no value of exactly zero, whatever the task needs.",
+            ),
+            Choice(
+                "The values do not tell: cut it and score it, or train at a smaller rank",
+                "Shuffled answers give a spectrum that drops as well. A score answers the question.",
+                right=True,
+            ),
+        ],
+    ),
+    Question(
+        "06.q2",
+        "Every LoRA update of rank 16 has at most sixteen directions. What does that show of "
+        "fine-tuning?",
+        [
+            Choice(
+                "That a task needs few directions",
+                "The limit was built in before training: no data could have shown more.",
+            ),
+            Choice(
+                "Nothing: the limit is part of the method",
+                "Where nothing limits it, the update of full fine-tuning takes many more.",
+                right=True,
+            ),
+            Choice(
+                "That full fine-tuning would use sixteen as well",
+                "Its update can be looked at, and it uses many more.",
+            ),
+        ],
+    ),
+    Question(
+        "06.q3",
+        "Two adapters of different tasks, trained from one seed, share half of what they read. Why?",
+        [
+            Choice(
+                "The tasks have the same structure",
+                "Perhaps, but a simpler reason comes first: look at how both began.",
+            ),
+            Choice(
+                "They began from the same A",
+                "A moves little from where it starts, and its rows are what the update can read. "
+                "Compare runs of different seeds.",
+                right=True,
+            ),
+            Choice("By chance", "Chance gives k / n: a few hundredths here."),
+        ],
+    ),
+    Question(
+        "06.q4",
+        "A report counts twenty intruder dimensions after LoRA. What do you ask first?",
+        [
+            Choice(
+                "How many does a random update with the same singular values bring in?",
+                "If as many, the count says how large the update is, and nothing of what it learnt.",
+                right=True,
+            ),
+            Choice(
+                "How many vectors of the update itself are intruders?",
+                "They are singular vectors of another matrix; the tuned weight is what is used.",
+            ),
+            Choice(
+                "How many dense noise of the same norm brings in?",
+                "Too soft: noise spreads its norm over all directions and turns none of them far.",
+            ),
+        ],
+    ),
+]
