@@ -53,7 +53,9 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
 def grid(ax: Axes, by: Mapping[str, Sequence[float]], of: str, form: str = ".1f") -> Axes:
     """A number for every projection and layer: rows are layers, columns projections."""
     table = torch.tensor(list(by.values()), dtype=torch.float64).T  # (layers, projections)
-    ax.imshow(table, cmap="Blues", aspect="auto", vmin=0, vmax=1.6 * max(float(table.max()), 1e-9))
+    ax.imshow(
+        table.numpy(), cmap="Blues", aspect="auto", vmin=0, vmax=1.6 * max(float(table.max()), 1e-9)
+    )
     for layer, line in enumerate(table.tolist()):
         for place, number in enumerate(line):
             ax.text(
@@ -82,7 +84,7 @@ def overlaps(ax: Axes, phi: Sequence[Sequence[float]], n: int, of: str) -> Axes:
     table = torch.tensor(phi, dtype=torch.float64)
     rows, columns = table.shape
     ax.imshow(
-        table, cmap="Blues", vmin=0, vmax=1.6, origin="lower", aspect="auto",
+        table.numpy(), cmap="Blues", vmin=0, vmax=1.6, origin="lower", aspect="auto",
         extent=(0.5, columns + 0.5, 0.5, rows + 0.5),
     )  # fmt: skip
     side = min(rows, columns)
