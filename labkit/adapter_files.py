@@ -26,7 +26,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from torch import Tensor, nn
 from labkit.adapters import CONFIG, WEIGHTS, AdapterError
 from labkit.interchange import MAGNITUDE, factors_of, tensors
 from labkit.lora import adapted
-from labkit.spectra import Spectrum, spectrum
+from labkit.updates import Adapter, Update, place
 
 PREFIXES = ("base_model.model.", "base_model.", "module.", "diffusion_model.", "transformer.")
 ENDS = {  # of a tensor's name, and what it is
@@ -50,90 +49,10 @@ ENDS = {  # of a tensor's name, and what it is
     r"alpha": "alpha",
     r"(lora\.)?A": "A",
     r"(lora\.)?B": "B",
+    r"magnitude": "magnitude",
 }
-SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Starts that also change the base: B A is then not what training added to the original weight.
 MOVED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-@dataclass(frozen=True)
-class Update:
-    """scale * B @ A of one linear map; with DoRA also the length of each row."""
-
-    name: str
-    A: Tensor  # (rank, in)
-    B: Tensor  # (out, rank)
-    scale: float
-    magnitude: Tensor | None = None  # (out,)
-
-    @property
-    def rank(self) -> int:
-        return len(self.A)
-
-    @property
-    def layer(self) -> int | None:
-        """The number of its layer, if its name holds one."""
-        return layer_of(self.name)
-
-    @property
-    def projection(self) -> str:
-        """The last part of its name, such as q_proj."""
-        return self.name.rpartition(".")[2]
-
-    def spectrum(self) -> Spectrum:
-        """Its singular values and directions."""
-        return spectrum(self.A, self.B, self.scale)
-
-    def __str__(self) -> str:
-        out, into = len(self.B), self.A.shape[1]
-        return f"{self.name}: {out} x {into}, rank {self.rank}, scale {self.scale:g}"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Every update of an adapter, by the full name of its map in the base; by layer, and there as
-    a layer of Llama uses its maps."""
-
-    source: str
-    updates: dict[str, Update]
-    left_out: tuple[str, ...] = ()  # tensors that are no part of an update of a linear map
-
-    @property
-    def layers(self) -> list[int]:
-        return sorted({u.layer for u in self.updates.values() if u.layer is not None})
-
-    @property
-    def projections(self) -> list[str]:
-        """Their names, in the order of their updates."""
-        return list(dict.fromkeys(u.projection for u in self.updates.values()))
-
-    def at(self, layer: int, projection: str) -> Update:
-        """The update of one projection in one layer.
-
-        Raises:
-            AdapterError: if the adapter has none there.
-        """
-        for update in self.updates.values():
-            if (update.layer, update.projection) == (layer, projection):
-                return update
-        raise AdapterError(
-            f"{self.source} has no update of {projection} in layer {layer}: it has "
-            f"{', '.join(self.projections)} in layers {self.layers}"
-        )
-
-    def __str__(self) -> str:
-        ranks = sorted({u.rank for u in self.updates.values()})
-        numbers = sum(u.A.numel() + u.B.numel() for u in self.updates.values())
-        more = f"; {len(self.left_out)} other tensors left out" if self.left_out else ""
-        dora = ", DoRA" if any(u.magnitude is not None for u in self.updates.values()) else ""
-        return (
-            f"{self.source}: {len(self.updates)} updates{dora}, rank "
-            f"{', '.join(map(str, ranks))}, {numbers:,} numbers{more}"
-        )
-
-    __repr__ = __str__
 
 
 def adapter_of(model: nn.Module, source: str = "the model") -> Adapter:
@@ -251,20 +170,7 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], 
         else:
             found.setdefault(_plain(name), {})[kind] = tensor
     alone = [name for name, parts in found.items() if not {"A", "B"} & set(parts)]
-    return {n: found[n] for n in sorted(found, key=_place) if n not in alone}, others + alone
-
-
-def _place(name: str) -> tuple[int, int, str]:
-    """Layers in their order, in each of them the projections of Llama in theirs."""
-    layer, last = layer_of(name), name.rpartition(".")[2]
-    place = SEVEN.index(last) if last in SEVEN else len(SEVEN)
-    return -1 if layer is None else layer, place, name
-
-
-def layer_of(name: str) -> int | None:
-    """The number of the layer in the name of a map: the first number there."""
-    found = re.search(r"\.(\d+)\.", f".{name}.")
-    return int(found[1]) if found else None
+    return {n: found[n] for n in sorted(found, key=place) if n not in alone}, others + alone
 
 
 def _plain(name: str) -> str:

@@ -10,10 +10,10 @@ import functools
 from collections.abc import Mapping
 
 from labkit import spectra
-from labkit.adapter_files import Adapter, Update
 from labkit.explore import Explorer, Menu
 from labkit.figures import spectra as draw
 from labkit.figures.base import Picture
+from labkit.updates import Adapter, Update
 
 MOST = 32  # directions on each axis of an overlap map
 

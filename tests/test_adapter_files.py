@@ -117,12 +117,15 @@ def test_our_folder_and_the_model_itself_give_the_same(tmp_path, put):
     assert live.at(1, "up_proj").B.abs().sum() > 0  # a copy
 
 
-def test_the_state_dict_of_our_layers_is_read_with_a_given_alpha(tmp_path):
-    model = moved(inject(llama(), "up_proj", 3, 7))
+@pytest.mark.parametrize("put", [inject, inject_dora])
+def test_the_state_dict_of_our_layers_is_read_with_a_given_alpha(tmp_path, put):
+    model = moved(put(llama(), "up_proj", 3, 7))
     save_file(dict(model.state_dict()), tmp_path / "all.safetensors")
     found = read_adapter(tmp_path / "all.safetensors", alpha=7)
-    agree(found, {n: layer.delta().detach() for n, layer in adapted(model).items()})
+    layers = {n: getattr(layer, "lora", layer) for n, layer in adapted(model).items()}
+    agree(found, {n: layer.delta().detach() for n, layer in layers.items()})
     assert "model.embed_tokens.weight" in found.left_out
+    assert (found.updates[UP].magnitude is not None) == (put is inject_dora)
 
 
 def test_a_bare_file_needs_alpha_and_a_config_forbids_it(folder, tmp_path):

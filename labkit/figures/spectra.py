@@ -37,12 +37,13 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
         )  # fmt: skip
         told.append(f"{name} {effective_rank(torch.tensor(found)):.1f}")
     ax.set(
-        title="Effective ranks: " + ", ".join(told),
+        title="Effective rank:\n" + ", ".join(told),
         xlabel="direction, largest first",
         ylabel="singular value / largest",
     )
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.set_ylim(0, 1.05)
     ax.legend()
@@ -52,7 +53,9 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
 def grid(ax: Axes, by: Mapping[str, Sequence[float]], of: str, form: str = ".1f") -> Axes:
     """A number for every projection and layer: rows are layers, columns projections."""
     table = torch.tensor(list(by.values()), dtype=torch.float64).T  # (layers, projections)
-    ax.imshow(table, cmap="Blues", aspect="auto", vmin=0, vmax=1.6 * max(float(table.max()), 1e-9))
+    ax.imshow(
+        table.numpy(), cmap="Blues", aspect="auto", vmin=0, vmax=1.6 * max(float(table.max()), 1e-9)
+    )
     for layer, line in enumerate(table.tolist()):
         for place, number in enumerate(line):
             ax.text(
@@ -80,18 +83,23 @@ def overlaps(ax: Axes, phi: Sequence[Sequence[float]], n: int, of: str) -> Axes:
     """
     table = torch.tensor(phi, dtype=torch.float64)
     rows, columns = table.shape
-    shown = ax.imshow(
-        table, cmap="Blues", vmin=0, vmax=1, origin="lower", aspect="auto",
+    ax.imshow(
+        table.numpy(), cmap="Blues", vmin=0, vmax=1.6, origin="lower", aspect="auto",
         extent=(0.5, columns + 0.5, 0.5, rows + 0.5),
     )  # fmt: skip
+    side = min(rows, columns)
+    marked = [side * share // 4 for share in (1, 2, 3, 4)] if side >= 4 else range(1, side + 1)
+    for place in marked:
+        ax.text(
+            place, place, f"{table[place - 1, place - 1]:.2f}", color="#10202f", fontsize=8,
+            ha="center", va="center",
+        )  # fmt: skip
     k = min(4, rows, columns)
     ax.set(
         title=f"{of}: first {k} share {table[k - 1, k - 1]:.2f}, by chance {k / n:.2f}",
         xlabel="first j directions of the other",
         ylabel="first i directions of one",
     )
-    bar = ax.figure.colorbar(shown, ax=ax)
-    bar.outline.set_visible(False)
     return ax
 
 

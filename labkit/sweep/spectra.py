@@ -44,7 +44,7 @@ WHAT = ("task", "shuffled", "hot", "codes")
 RANKS = (4, 16, 64)
 ALPHA = 16.0
 STEPS = (20, 100, 300)
-USUAL, LONG = 100, 300
+USUAL = 100
 HOT = 4
 CODE_STEPS, CODE_BATCH = 200, 32
 CODE_RATES, CODE_RATE_FULL = (4e-3, 8e-3), 1.6e-3  # labkit.sweep dora tuned both at rank 4
@@ -200,11 +200,12 @@ class Reader:
             update = (S.left * S.values) @ S.right.T
             read.append(reading(W, left_vectors(W), update, S))
         row: Row = dict(zip(FIELDS, map(list, zip(*read, strict=True)), strict=True))
-        if self.spec.seed == 0 and self.spec.method in ("lora", "full") and self.spec.steps != LONG:
+        usual = self.spec.method in ("lora", "full") and self.spec.steps in (USUAL, CODE_STEPS)
+        if self.spec.seed == 0 and usual:
             row["values"] = {
                 short(n): [float(f"{s:.3g}") for s in S.values[:MOST]] for n, S in found.items()
             }
-        if self.folder and self.spec.method in ("lora", "full") and self.spec.steps == USUAL:
+        if self.folder and usual and self.spec.learns != "codes":
             keep(self.model, found, self.folder / folder_name(self.spec))
         if self.spec.learns != "shuffled" and self.spec.rank > min(RANKS):
             row["cut"] = cut_scores(self.model, self.spec, found)
