@@ -22,10 +22,9 @@ from labkit.adapter_files import Adapter, adapter_of, read_adapter
 from labkit.bench.timing import seconds
 from labkit.browse import overlap_explorer, spectrum_explorer
 from labkit.exercises import check, quiz, use
-from labkit.figures import picture
-from labkit.figures import spectra as draw
+from labkit.figures import readings as show
 from labkit.linears import dense
-from labkit.lora import inject, linear_maps
+from labkit.lora import inject, linear_maps, projections
 from labkit.spectra import energy, spectrum
 from labkit.sweep import spectra as sweep
 from labkit.table import Table
@@ -83,19 +82,15 @@ whole = torch.linalg.svdvals(one.scale * one.B.double() @ one.A.double())
 print(one, f"largest four: {', '.join(f'{v:.3f}' for v in thin[:4])}", sep="\n")
 print(f"off the dense route by {(thin - whole[: one.rank]).abs().max():.0e}")
 assert torch.allclose(thin, whole[: one.rank])
-
-# %% [markdown]
-# Both routes agree to rounding. What does the detour cost at the size of a real model? We time
-# both on a map of 1024 × 1024; at 4096 × 4096 the dense route grows about sixty-four times.
-
-# %%
 A, B = torch.randn(16, 1024), torch.randn(1024, 16)
 slow = seconds(lambda: torch.linalg.svdvals(B.double() @ A.double()))
 fast = min(seconds(lambda: singular_values(A, B)) for _ in range(5))
-print(f"dense {1e3 * slow:.0f} ms, thin {1e3 * fast:.1f} ms: {slow / fast:.0f} times as long")
-assert slow > 10 * fast
+print(f"at 1024 x 1024: dense {1e3 * slow:.0f} ms, thin {1e3 * fast:.1f} ms")
 
 # %% [markdown]
+# Both routes agree to rounding, and the dense one takes hundreds of times as long at 1024 × 1024.
+# Its work grows with the cube of the width.
+#
 # **Where this stops:** DoRA also changes the length of each row, and that change needs W. A full
 # update has no thin factors, so its spectrum takes the dense route.
 
@@ -154,7 +149,6 @@ def counts(of: Adapter, projection: str) -> tuple[float, float]:
     return tuple(sum(column) / len(both) for column in zip(*both, strict=True))
 
 
-# %%
 rows = []
 for projection in adapter.projections:
     found = [counts(of, projection) for of in THREE.values()]
@@ -167,11 +161,8 @@ Table(("", *THREE), rows, "rank 16: effective rank / directions for 90% of the e
 # the answers were shuffled: a low count is a mark of training, and no mark of what was learnt.
 
 # %%
-RUNS = readings.runs()
-LONG = {"learns": "task", "steps": 100}
-by = readings.grid(RUNS, "effective", method="lora", rank=16, **LONG)
-told = "; ".join(f"{kind}: " + ", ".join(f"{v:.1f}" for v in line) for kind, line in by.items())
-picture(f"Effective rank by layer: {told}", lambda ax: draw.grid(ax, by, "effective rank"), width=8)
+RUNS, PAIRS = readings.runs(), readings.pairs()
+show.by_layer(RUNS)
 
 # %% [markdown]
 # In a longer run, 100 steps and the mean of five seeds, the last layer uses fewer directions than
@@ -187,28 +178,8 @@ picture(f"Effective rank by layer: {told}", lambda ax: draw.grid(ax, by, "effect
 # energy of *full* fine-tuning's update?
 
 # %%
-KINDS = {
-    "full": {"method": "full"},
-    "full, shuffled": {"method": "full", "learns": "shuffled"},
-    "rank 64": {"method": "lora", "rank": 64},
-    "rank 16": {"method": "lora", "rank": 16},
-}
-grids = {name: readings.grid(RUNS, "energy90", **LONG | more) for name, more in KINDS.items()}
-rows = []
-for projection in readings.PROJECTIONS:
-    most = min(dense(base.model.get_submodule(adapter.at(0, projection).name)).shape)
-    means = [sum(found[projection]) / len(found[projection]) for found in grids.values()]
-    rows.append((projection, str(most), *(f"{n:.0f}" for n in means)))
-Table(("", "at most", *KINDS), rows, "directions for 90% of the energy, mean of six layers")
-
-# %%
-PLACE = "2.v_proj"
-of_rank = {f"rank {r}": {"method": "lora", "rank": r} for r in (4, 16, 64)}
-shown = {
-    name: readings.values(RUNS, PLACE, **LONG | more)
-    for name, more in ({"full": KINDS["full"]} | of_rank).items()
-}
-draw.values_picture(shown, True, f"the update of {PLACE}")
+print(show.directions(RUNS, projections(base.model.config)))
+show.values(RUNS, "2.v_proj")
 
 # %% [markdown]
 # Full fine-tuning takes 18 to 52 directions for what rank 16 packs in 4 to 7. They are a twelfth
@@ -227,18 +198,8 @@ draw.values_picture(shown, True, f"the update of {PLACE}")
 # score.
 
 # %%
-for learns, steps in (("task", 100), ("codes", 200)):
-    print(readings.by_rank(RUNS, learns, steps), end="\n\n")
-
-# %%
-CASES = {"letters": LONG, "codes": {"learns": "codes", "steps": 200}}
-by = {
-    name: {r: readings.mean(RUNS, "task", method="lora", rank=r, **case) for r in (4, 16, 64)}
-    for name, case in CASES.items()
-}
-full = {n: readings.mean(RUNS, "task", method="full", **case) for n, case in CASES.items()}
-told = "; ".join(f"{n}: " + ", ".join(f"{r} {m}" for r, m in f.items()) for n, f in by.items())
-picture(f"Exactly right, by rank. {told}", lambda ax: draw.scores(ax, by, full))
+print(readings.by_rank(RUNS, "task", 100), readings.by_rank(RUNS, "codes", 200), sep="\n\n")
+show.ranks(RUNS)
 
 # %% [markdown]
 # READ-RULE
@@ -276,7 +237,6 @@ def scored(pairs: dict[str, tuple[Tensor, Tensor]]) -> evaluate.ForcedScore:
     return found
 
 
-# %%
 rows = []
 for rank in (16, 8, 4, 2, 1):
     best = {n: truncated(A, B, layers[n].scale, rank) for n, (A, B) in whole_pairs.items()}
@@ -294,14 +254,7 @@ Table(("rank", "energy kept", "best cut: right, loss", "first rows: right, loss"
 # The recorded adapters of rank 64, longer trained, are cut in the same way:
 
 # %%
-cuts = {name: readings.cuts(RUNS, method="lora", rank=64, **case) for name, case in CASES.items()}
-told = "; ".join(
-    f"{name}: " + ", ".join(f"rank {c.rank} {c.task:.1%}" for c in found)
-    for name, found in cuts.items()
-)
-panels = (lambda ax, found=found: draw.cut(ax, found) for found in cuts.values())
-print(told)
-picture(f"Exactly right after a cut from rank 64. {told}", *panels)
+show.cuts(RUNS)
 
 # %% [markdown]
 # READ-CUTS
@@ -351,7 +304,6 @@ def shared(layer: int, projection: str) -> list[float]:
     return [overlap(U[:, :K], V) for U, V in pairs] + [K / len(a.left), K / len(a.right)]
 
 
-# %%
 rows = []
 for projection in adapter.projections:
     found = [shared(layer, projection) for layer in adapter.layers]
@@ -371,29 +323,8 @@ Table(head, rows, f"overlap of the first {K}, letters and shuffled; by chance in
 # shuffled answers; "one seed" and "one A" are pairs with the same start.
 
 # %%
-PAIRS = readings.pairs()
-sides = {
-    side: {
-        pair: readings.shared(PAIRS, pair, side) for pair in dict.fromkeys(r["pair"] for r in PAIRS)
-    }
-    for side in ("left", "right")
-}
-rows = []
-for pair in sides["left"]:
-    found = [by[pair][2] for by in sides.values()]
-    rows.append((pair, *(f"{s.overlap.middle:.2f} ({s.chance:.2f})" for s in found)))
-print(Table(("", *sides), rows, f"overlap of the first {found[0].k}; by chance in brackets"))
-
-# %%
-SHOWN = ("seeds", "ranks", "full", "labels")
-told = "; ".join(" ".join(row) for row in rows)
-panels = (
-    lambda ax, by=by: draw.shared(ax, {pair: by[pair] for pair in SHOWN}) for by in sides.values()
-)
-picture(f"Overlap of the first directions, written and read: {told}", *panels)
-
-# %%
-overlap_explorer(adapter, shuffled)
+print(show.pair_table(PAIRS))
+show.pairs(PAIRS)
 
 # %% [markdown]
 # Two runs of full fine-tuning find nearly the same directions. Two of LoRA share half of what they
@@ -506,36 +437,17 @@ Table(("W", "noise of 1/4 of its norm", "of 1/2", "of 1"), rows, "intruders amon
 # times that rate. Each bar is a count over 42 maps.
 
 # %%
-by = {}
-for row in RUNS:
-    if row["learns"] == "task" and row["seed"] == 0 and row["steps"] == 100:
-        by[readings.label(row)] = tuple(readings.whole(row, count) for count in readings.COUNTS)
-of = len(readings.MAPS) * readings.TOP_K
-told = ", ".join(f"{name} {a:.0f}, {b:.0f}, {c:.0f}" for name, (a, b, c) in by.items())
-picture(
-    f"Intruders of {of}, trained, scrambled, noise: {told}",
-    lambda ax: draw.intruders(ax, by, of),
-    width=10,
-)
+show.counted(RUNS)
+
+# %% [markdown]
+# At its tuned rate an adapter brings in a handful of intruders or none, and the scrambled update
+# of the same values about as many. At four times the rate there are 54 to 160, and 52 to 140 in
+# the scrambled. Full fine-tuning has none at either rate: its largest value stays small. The size
+# of an update explains the count.
 
 # %%
-task_runs = [row for row in RUNS if row["learns"] == "task"]
-forgot = [row["regression_loss"] for row in task_runs]
-links = {
-    field: readings.rank_correlation([readings.whole(row, field) for row in task_runs], forgot)
-    for field in ("intruders", "scrambled", "strength", "moved")
-}
-rows = [(field, f"{r:+.2f}") for field, r in links.items()]
-print(Table(("", "rank correlation with the loss of old skills"), rows, f"{len(forgot)} runs"))
-
-# %%
-points = {}
-for row in task_runs:
-    name = readings.label(row).partition(",")[0]
-    points.setdefault(name, []).append((readings.whole(row, "intruders"), row["regression_loss"]))
-AXES = (f"intruders of {of}", "loss of old skills")
-told = f"{' against '.join(AXES)}, {len(forgot)} runs, rank correlation {links['intruders']:+.2f}"
-picture(told, lambda ax: draw.against(ax, points, *AXES))
+print(show.links(RUNS))
+show.forgetting(RUNS)
 
 # %% [markdown]
 # The correlation is there: runs with more intruders forgot more. But the *scrambled* updates,
@@ -545,7 +457,8 @@ picture(told, lambda ax: draw.against(ax, points, *AXES))
 #
 # **Verdict:** here intruders and forgetting have a common cause, the size of the update. The paper
 # has more to show: it shrinks the intruders of larger models and recovers what was forgotten.
-#
+
+# %% [markdown]
 # **Where this stops:** one small model, whose W has many values that are nearly equal. Runs of one
 # setting are no independent points, so take the coefficients for a description.
 
@@ -587,7 +500,10 @@ for projection in adapter.projections:
                      amplification(W, random_.A, random_.B, grown, K)])  # fmt: skip
     means = torch.tensor(line).mean(0).tolist()
     rows.append((projection, *(f"{factor:.1f}" for factor in means)))
-Table(("", "trained", "random"), rows, f"amplification, first {K} directions, mean of six layers")
+print(Table(("", "trained", "random"), rows, f"first {K} directions, mean of six layers"))
+for rank in (4, 16, 64):
+    found = readings.mean(RUNS, "amplified_all", method="lora", rank=rank, **show.LETTERS)
+    print(f"rank {rank}, 100 steps, all directions: {found}")
 
 # %% [markdown]
 # The random pair is amplified more in every projection. An update that fell anywhere would
@@ -595,18 +511,23 @@ Table(("", "trained", "random"), rows, f"amplification, first {K} directions, me
 # nearer to what W does already. The paper has this control too: 6.91 / 0.02 for random directions
 # of GPT-3.
 #
-# **Where this stops:** 20 steps, six layers, one seed. The factor falls with the norm of the
+# The fall with the rank is there as well, from above 4 to below 1. More directions take in more of
+# W, so the factor of rank 64 is smaller whatever was learnt.
+#
+# **Where this stops:** 20 steps and one seed in the table. The factor falls with the norm of the
 # update, so two adapters compare only at one norm.
 #
 # ### Your own adapter
 #
-# Notebook 04 writes an adapter to `runs/adapter`. Put the path of any PEFT folder, or of a
-# `.safetensors` file, in its place; nothing but A, B and the scale is read.
+# Notebook 04 writes an adapter to `runs/adapter`. Put the path of any PEFT folder in its place, or
+# of a `.safetensors` file with its `alpha=`; nothing but A, B and the scale is read. Without one
+# we show an adapter that travels with the workbook: the letters, 100 steps.
 
 # %%
 mine = project.runs() / "adapter"
-yours = {"yours": read_adapter(mine)} if mine.exists() else {}
-spectrum_explorer(THREE | yours)
+yours = read_adapter(mine if mine.exists() else project.data("adapters", "rank16-seed1"))
+print(yours)
+spectrum_explorer(THREE | {"yours": yours})
 
 # %%
 # quiz: 06.q3 06.q4
