@@ -199,20 +199,16 @@ def scrambled(
 def intruder_dimensions(
     W: Tensor, W_tuned: Tensor, top_k: int = 10, threshold: float = 0.5
 ) -> list[int]:
-    """Which of the first `top_k` left singular vectors of W_tuned resemble none of W's.
+    """Which of the first `top_k` left singular vectors of W_tuned (out, in) resemble none of W's.
 
     A vector is an intruder if its largest absolute cosine with ANY left singular vector of W, not
-    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, its
-    vectors are arbitrary and noise alone makes intruders: count a random update of its norm, too.
-
-    Args:
-        W: (out, in), before fine-tuning.
-        W_tuned: (out, in), after it; not the update alone.
+    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, noise
+    alone makes intruders: count a random update of the same size, too.
 
     Raises:
         ValueError: if the shapes differ, or `top_k` is not from 1 to min(out, in).
     """
-    if W.shape != W_tuned.shape or W.ndim != 2:
+    if W.shape != W_tuned.shape:
         raise ValueError(f"W {tuple(W.shape)} and W_tuned {tuple(W_tuned.shape)} must agree")
     if not 1 <= top_k <= min(W.shape):
         raise ValueError(f"top_k={top_k} must be from 1 to {min(W.shape)}")

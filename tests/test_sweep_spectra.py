@@ -43,7 +43,8 @@ def ran(tmp_path_factory):
 
 
 def base_weight():
-    return models.load("tiny", None, torch.float32).model.get_submodule(NAME).weight.detach().double()
+    base = models.load("tiny", None, torch.float32).model
+    return base.get_submodule(NAME).weight.detach().double()
 
 
 def field(row, name, at=AT):
