@@ -98,7 +98,10 @@ def cuts(rows: Sequence[Row], rank: int = 64) -> Picture:
         f"{name}: {', '.join(f'rank {c.rank} {c.task:.1%}' for c in cut)}"
         for name, cut in zip(CASES, found, strict=True)
     )
-    panels = (lambda ax, cut=cut: draw.cut(ax, cut) for cut in found)
+    panels = (
+        lambda ax, name=name, cut=cut: draw.cut(ax, cut).set(xlabel=f"{name}: rank kept")
+        for name, cut in zip(CASES, found, strict=True)
+    )
     return picture(f"Exactly right after a cut from rank {rank}. {told}", *panels)
 
 
@@ -125,8 +128,10 @@ def pairs(found: Sequence[Row]) -> Picture:
     """The overlap by the number of directions, for SHOWN kinds of pairs, on either side."""
     table, sides = pair_table(found), _sides(found)
     panels = (
-        lambda ax, by=by: draw.shared(ax, {kind: by[kind] for kind in SHOWN})
-        for by in sides.values()
+        lambda ax, side=side, by=by: draw.shared(ax, {kind: by[kind] for kind in SHOWN}).set(
+            ylabel=f"{SIDES[side]}: overlap, 0 to 1"
+        )
+        for side, by in sides.items()
     )
     told = "; ".join(f"{kind} {left}, {right}" for kind, left, right in table.rows)
     return picture(f"{table.caption}, written and read: {told}", *panels)
