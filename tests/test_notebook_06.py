@@ -101,6 +101,18 @@ def test_the_size_goes_with_forgetting_better_than_the_count():
     assert strength > intruders + 0.1
 
 
+def test_what_is_carried_away_are_the_numbers_of_the_rows():
+    assert mean("effective", 0, "full") == pytest.approx(114, abs=0.6)
+    assert mean("effective", 64) == pytest.approx(21, abs=0.6)
+    for method, rank in (("full", 0), ("lora", 64)):
+        shuffled = mean("effective", rank, method, learns="shuffled")
+        assert shuffled == pytest.approx(mean("effective", rank, method), rel=0.1)
+    one, *_, whole = readings.cuts(RUNS, method="lora", rank=64, **show.LETTERS)
+    assert one.regression - whole.regression == pytest.approx(0.15, abs=0.005)
+    hot = [mean(count, 64, "lora-hot") for count in ("scrambled", "intruders")]
+    assert [round(n) for n in hot] == [140, 160]
+
+
 def test_the_amplification_falls_from_above_4_to_below_1():
     four, sixteen, most = (mean("amplified_all", rank) for rank in (4, 16, 64))
     assert four > 4
