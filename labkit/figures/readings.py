@@ -75,14 +75,26 @@ def values(rows: Sequence[Row], at: str) -> Picture:
     return draw.values_picture(shown, True, f"the update of {at}")
 
 
+def cases(rows: Sequence[Row]) -> dict[str, Mapping[str, object]]:
+    """Those of CASES that were recorded."""
+    learnt = {row["learns"] for row in rows}
+    return {name: case for name, case in CASES.items() if case["learns"] in learnt}
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Scores and spectra by rank, one table for each of the recorded CASES."""
+    return [readings.by_rank(rows, **case) for case in cases(rows).values()]
+
+
 def ranks(rows: Sequence[Row]) -> Picture:
-    """The score by rank in both of CASES, beside full fine-tuning."""
+    """The score by rank in the recorded CASES, beside full fine-tuning."""
     by = {
         name: {r: readings.mean(rows, "task", method="lora", rank=r, **case) for r in RANKS}
-        for name, case in CASES.items()
+        for name, case in cases(rows).items()
     }
     full = {
-        name: readings.mean(rows, "task", method="full", **case) for name, case in CASES.items()
+        name: readings.mean(rows, "task", method="full", **case)
+        for name, case in cases(rows).items()
     }
     told = "; ".join(
         f"{name}: {', '.join(f'rank {r} {m.middle:.1%}' for r, m in found.items())}"
@@ -92,15 +104,15 @@ def ranks(rows: Sequence[Row]) -> Picture:
 
 
 def cuts(rows: Sequence[Row], rank: int = 64) -> Picture:
-    """What adapters of `rank` score when they are cut, in both of CASES."""
-    found = [readings.cuts(rows, method="lora", rank=rank, **case) for case in CASES.values()]
+    """What adapters of `rank` score when they are cut, in the recorded CASES."""
+    found = [readings.cuts(rows, method="lora", rank=rank, **case) for case in cases(rows).values()]
     told = "; ".join(
         f"{name}: {', '.join(f'rank {c.rank} {c.task:.1%}' for c in cut)}"
-        for name, cut in zip(CASES, found, strict=True)
+        for name, cut in zip(cases(rows), found, strict=True)
     )
     panels = (
         lambda ax, name=name, cut=cut: draw.cut(ax, cut).set(xlabel=f"{name}: rank kept")
-        for name, cut in zip(CASES, found, strict=True)
+        for name, cut in zip(cases(rows), found, strict=True)
     )
     return picture(f"Exactly right after a cut from rank {rank}. {told}", *panels)
 
