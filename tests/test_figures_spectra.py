@@ -95,9 +95,8 @@ def test_the_spectrum_explorer_shows_any_map_of_every_adapter():
     assert explorer.first() == {"layer": 1, "projection": "q_proj", "log": True}
     u = two.at(0, "v_proj")
     rank = spectra.effective_rank(torch.linalg.svdvals(0.5 * u.B @ u.A)[:6])
-    assert f"large, effective rank {rank:.1f}" in explorer.html(
-        layer=0, projection="v_proj", log=False
-    )
+    linear = explorer.html(layer=0, projection="v_proj", log=False)
+    assert f"large, effective rank {rank:.1f}" in linear
     assert f"large, effective rank {rank:.1f}" in str(explorer.show(0, "v_proj", False))
     assert explorer.html(layer=0, projection="v_proj", log=True) != linear
 
