@@ -44,7 +44,7 @@ def _menus(adapters: Mapping[str, Adapter]) -> list[Menu]:
 
 
 def spectrum_explorer(adapters: Mapping[str, Adapter]) -> Explorer:
-    """The singular values of one map at a time, of up to four adapters, under their names.
+    """The singular values of one map at a time, of up to four adapters, with its effective rank.
 
     Raises:
         ValueError: if they share no map.
@@ -52,10 +52,12 @@ def spectrum_explorer(adapters: Mapping[str, Adapter]) -> Explorer:
 
     @functools.cache
     def values(layer: int, projection: str) -> dict[str, list[float]]:
-        found = {name: a.at(layer, projection) for name, a in adapters.items()}
-        return {
-            name: spectra.singular_values(u.A, u.B, u.scale).tolist() for name, u in found.items()
-        }
+        found = {}
+        for name, adapter in adapters.items():
+            u = adapter.at(layer, projection)
+            S = spectra.singular_values(u.A, u.B, u.scale)
+            found[f"{name}, effective rank {spectra.effective_rank(S):.1f}"] = S.tolist()
+        return found
 
     @functools.cache
     def show(layer: int, projection: str, log: bool) -> Picture:

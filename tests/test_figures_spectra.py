@@ -19,9 +19,14 @@ def mean(value):
     return Mean(value, value - 0.1, value + 0.1, 3)
 
 
-def test_values_are_told_by_their_effective_ranks_and_drawn_as_shares():
-    ax = draw.values(axes(), {"one": [4.0, 4.0], "two": [9.0, 0.0]}, log=False)
-    assert ax.get_title() == "Effective rank:\none 2.0, two 1.0"
+def test_values_are_told_by_how_far_the_fourth_has_fallen_and_drawn_as_shares():
+    by = {"one": [4.0, 4, 4, 4, 1], "two": [8.0, 4, 3, 2]}
+    ax = draw.values(axes(), by, log=False)
+    assert ax.get_title() == "Value 4 is 0.25 of the first (two)\nto 1.00 (one)"
+    assert "value 4 over the first: one 1.00, two 0.25" in draw.values_picture(by, True, "q").alt
+    ax = draw.values(axes(), {"one": [4.0, 2.0]}, log=False)
+    assert ax.get_title() == "Value 2 is 0.50 of the first (one)"
+    ax = draw.values(axes(), {"one": [4.0, 4.0]}, log=False)
     assert list(ax.lines[0].get_ydata()) == [1, 1]
     assert ax.get_yscale() == "linear"
     assert draw.values(axes(), {"one": [4.0, 2.0]}).get_yscale() == "log"
@@ -90,9 +95,10 @@ def test_the_spectrum_explorer_shows_any_map_of_every_adapter():
     assert explorer.first() == {"layer": 1, "projection": "q_proj", "log": True}
     u = two.at(0, "v_proj")
     rank = spectra.effective_rank(torch.linalg.svdvals(0.5 * u.B @ u.A)[:6])
-    assert f"large {rank:.1f}" in explorer.html(layer=0, projection="v_proj", log=False)
-    assert f"large: effective rank {rank:.1f}" in str(explorer.show(0, "v_proj", False))
-    assert explorer.html(layer=0, projection="v_proj", log=True) != explorer._repr_html_()
+    linear = explorer.html(layer=0, projection="v_proj", log=False)
+    assert f"large, effective rank {rank:.1f}" in linear
+    assert f"large, effective rank {rank:.1f}" in str(explorer.show(0, "v_proj", False))
+    assert explorer.html(layer=0, projection="v_proj", log=True) != linear
 
 
 def test_the_overlap_explorer_takes_the_side_that_is_asked():

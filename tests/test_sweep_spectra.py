@@ -18,8 +18,8 @@ from labkit.sweep.frame import Spec
 
 AT = "2.v_proj"
 NAME = "model.layers.2.self_attn.v_proj"
-LORA = Spec("spectra", "lora", 2, rank=6, alpha=16.0, scale=16 / 6, lr=4e-3)
-FULL = Spec("spectra", "full", 2, lr=4e-4)
+LORA = Spec("spectra", "lora", 2, rank=6, alpha=16.0, scale=16 / 6, batch=4, lr=4e-3)
+FULL = Spec("spectra", "full", 2, batch=4, lr=4e-4)
 
 
 def options(**given):
@@ -33,8 +33,9 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
     whole = data.examples
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame.data, "examples", lambda name: whole(name)[:12])
+        patch.setattr(frame.data, "examples", lambda name: whole(name)[:8])
         patch.setattr(sweep, "USUAL", 2)
+        patch.setattr(sweep, "CUTS", (2, 8))
         frame._items.cache_clear()
         job = sweep.job(options(adapters=folder))
         rows = {spec.method: job(spec) for spec in (LORA, FULL)}
@@ -97,7 +98,7 @@ def test_a_full_run_is_read_from_the_difference_of_its_weights(ran):
 
 def test_a_cut_is_scored_as_the_truncated_pair_and_as_the_first_rows(ran):
     rows, folder = ran
-    assert list(rows["lora"]["cut"]) == ["1", "2", "4"]
+    assert list(rows["lora"]["cut"]) == ["2"]  # 8 is no cut of rank 6
     model = lora.inject(models.load("tiny", None, torch.float32).model, "all-linear", 6, 16)
     updates = read_adapter(folder / "rank6-task-seed0").updates
     layers = lora.adapted(model)

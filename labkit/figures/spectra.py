@@ -13,7 +13,6 @@ from matplotlib.ticker import NullLocator, PercentFormatter
 from labkit.figures.base import BLUE, GREEN, GREY, INK, ORANGE, Picture, picture
 from labkit.intervals import Mean
 from labkit.readings import Cut, Shared, rank_correlation
-from labkit.spectra import effective_rank, energy_rank
 
 LINES = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (GREY, ":"))
 MARKS = {"full": "D", "rank 4": "o", "rank 16": "s", "rank 64": "^"}
@@ -24,10 +23,9 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
     """Singular values of a few updates, largest first, each as shares of its largest.
 
     Args:
-        by: under the name of each update, its values in any unit.
+        by: under the name of each update, its values in any unit; the smallest may be missing.
         log: a logarithmic axis shows the tail, a linear one the drop.
     """
-    told = []
     for (name, found), (colour, line) in zip(by.items(), LINES, strict=False):
         shares = [value / found[0] for value in found]
         mark = "o" if len(found) < 20 else ""
@@ -35,9 +33,8 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
             range(1, len(found) + 1), shares, color=colour, linestyle=line, marker=mark,
             markersize=3, label=name,
         )  # fmt: skip
-        told.append(f"{name} {effective_rank(torch.tensor(found)):.1f}")
     ax.set(
-        title="Effective rank:\n" + ", ".join(told),
+        title=_fallen(by),
         xlabel="direction, largest first",
         ylabel="singular value / largest",
     )
@@ -48,6 +45,15 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
         ax.set_ylim(0, 1.05)
     ax.legend()
     return ax
+
+
+def _fallen(by: Mapping[str, Sequence[float]]) -> str:
+    """How far the values fall until the fourth; that needs no value after it."""
+    place = min(4, *map(len, by.values()))
+    shares = {name: found[place - 1] / found[0] for name, found in by.items()}
+    low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    told = f"Value {place} is {shares[low]:.2f} of the first ({low})"
+    return told if low == high else f"{told}\nto {shares[high]:.2f} ({high})"
 
 
 def grid(ax: Axes, by: Mapping[str, Sequence[float]], of: str, form: str = ".1f") -> Axes:
@@ -98,6 +104,8 @@ def overlaps(ax: Axes, phi: Sequence[Sequence[float]], n: int, of: str) -> Axes:
     ax.set(
         title=f"{of}: first {k} share {table[k - 1, k - 1]:.2f}, by chance {k / n:.2f}",
         xlabel="first j directions of the other",
+        xticks=_whole(columns),
+        yticks=_whole(rows),
         ylabel="first i directions of one",
     )
     return ax
@@ -122,10 +130,11 @@ def shared(ax: Axes, by: Mapping[str, Sequence[Shared]]) -> Axes:
         xlabel="directions k of each",
         ylabel="overlap, 0 to 1",
         xscale="log",
-        ylim=(0, 1.02),
+        ylim=(0, 1.4),  # the legend stands above the lines
+        yticks=(0, 0.25, 0.5, 0.75, 1),
     )
     _ticks(ax, [s.k for s in longest])
-    ax.legend()
+    ax.legend(loc="upper left", ncols=2)
     return ax
 
 
@@ -151,7 +160,7 @@ def intruders(ax: Axes, by: Mapping[str, tuple[float, float, float]], of: int) -
         ylabel=f"intruders of {of}",
     )
     ax.margins(y=0.15)
-    ax.set_xticks(range(len(by)), list(by))
+    ax.set_xticks(range(len(by)), [name.replace(", ", "\n") for name in by])
     ax.legend()
     return ax
 
@@ -232,6 +241,12 @@ def cut(ax: Axes, cuts: Sequence[Cut]) -> Axes:
     return ax
 
 
+def _whole(most: int) -> range:
+    """At most five places from 1 to `most`."""
+    step = -(-most // 5)
+    return range(step, most + 1, step)
+
+
 def _ticks(ax: Axes, places: Sequence[int]) -> None:
     ax.set_xticks(list(places), [str(place) for place in places])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -239,12 +254,12 @@ def _ticks(ax: Axes, places: Sequence[int]) -> None:
 
 def values_picture(by: Mapping[str, Sequence[float]], log: bool, of: str) -> Picture:
     """One panel of `values`, with its text."""
-    told = (
-        f"{name}: effective rank {effective_rank(torch.tensor(found)):.1f}, 90% of the energy in "
-        f"{energy_rank(torch.tensor(found))} of {len(found)}"
-        for name, found in by.items()
+    place = min(4, *map(len, by.values()))
+    told = ", ".join(f"{name} {found[place - 1] / found[0]:.2f}" for name, found in by.items())
+    return picture(
+        f"Singular values of {of}; value {place} over the first: {told}",
+        lambda ax: values(ax, by, log),
     )
-    return picture(f"Singular values of {of}; " + "; ".join(told), lambda ax: values(ax, by, log))
 
 
 def overlap_picture(phi: Sequence[Sequence[float]], n: int, of: str) -> Picture:
