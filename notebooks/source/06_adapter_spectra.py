@@ -200,7 +200,7 @@ show.values(RUNS, "2.v_proj")
 #
 # **Folklore:** popular lessons read the rank off the spectrum. A sharp fall after the first four
 # values means that it was too high, a flat line that it was too low. We test it on the letters,
-# and on 500 codes of firms to be learnt by heart, which a small rank cannot hold.
+# where even small ranks are enough.
 
 # %%
 print(*show.tables(RUNS), sep="\n\n")
@@ -211,7 +211,8 @@ show.ranks(RUNS)
 # rank 3.7 of 4), which the rule reads as "too low", and rank 4 answers all but one in a thousand.
 # At ranks 16 and 64 four directions hold 87% and 93%, "too high", and so they are.
 #
-# The drop is the same with shuffled answers, 90% and 94%, where no rank answers a letter. CODES-RULE2
+# The drop is the same with shuffled answers, 90% and 94%, where no rank answers a letter.
+# **Verdict:** a drop is what training makes of any rank, and the score says which rank is enough.
 
 # %% [markdown]
 # <!-- exercise: 06.4 -->
@@ -266,8 +267,6 @@ show.cuts(RUNS)
 # On the letters one direction in each map still answers 99.7%, and it gives back what training had
 # cost: the old skills rise from 68% to 84%. What was cut off held next to no letter, though the
 # loss rises tenfold, and it did harm.
-#
-# CODES-CUT
 #
 # **Where this stops:** a cut adapter was trained with more directions than it keeps. One that is
 # trained at the small rank from the start may find others. Rank 64 ran at its own best rate, twice
@@ -466,8 +465,9 @@ show.forgetting(RUNS)
 # does. The largest singular value of the update over W's does better. And full fine-tuning at four
 # times its rate answers a fifth fewer of the old skills, without one intruder.
 #
-# **Verdict:** here intruders and forgetting have a common cause, the size of the update. The paper
-# has more to show: it shrinks the intruders of larger models and recovers what was forgotten.
+# **Verdict:** here intruders and forgetting both go with the size of the update. Size is not all:
+# the cut of section 3 left the largest values as they were, and old skills came back. The paper
+# shows more: it shrinks the intruders of larger models and recovers what was forgotten.
 
 # %% [markdown]
 # **Where this stops:** one small model, whose W has many values that are nearly equal. Runs of one
