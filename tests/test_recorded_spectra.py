@@ -11,6 +11,7 @@ from labkit.intervals import chosen
 from labkit.readings import COUNTS, FIELDS, MAPS
 from labkit.sweep import frame, overlaps
 from labkit.sweep import spectra as sweep
+from labkit.sweep.maps import short
 
 ROWS = readings.runs()
 PAIRS = readings.pairs()
@@ -69,7 +70,7 @@ def test_the_adapter_in_data_is_the_one_that_was_recorded():
     wanted = {"method": "lora", "rank": 16, "seed": 1, **USUAL}
     (row,) = chosen(ROWS, **wanted)
     adapter = read_adapter(project.data("adapters", "rank16-seed1"))
-    assert [sweep.short(update) for update in adapter.updates] == list(MAPS)
+    assert [short(update) for update in adapter.updates] == list(MAPS)
     for update, effective in zip(adapter.updates.values(), row["effective"], strict=True):
         found = spectra.effective_rank(update.spectrum().values)
         assert found == pytest.approx(effective, rel=0.02)

@@ -12,7 +12,7 @@ from labkit import data, lora, models, spectra
 from labkit.adapter_files import read_adapter
 from labkit.readings import FIELDS, FIRST, MAPS, TOP_K
 from labkit.sweep import __main__ as command
-from labkit.sweep import frame, overlaps
+from labkit.sweep import frame, maps, overlaps
 from labkit.sweep import spectra as sweep
 from labkit.sweep.frame import Spec
 
@@ -54,7 +54,7 @@ def field(row, name, at=AT):
 
 def test_the_maps_are_those_of_tiny_in_its_order():
     found = lora.linear_maps(models.load("tiny", None, torch.float32).model)
-    assert tuple(map(sweep.short, found)) == MAPS
+    assert tuple(map(maps.short, found)) == MAPS
 
 
 def test_a_row_holds_what_the_functions_say_of_the_kept_adapter(ran):
@@ -122,7 +122,7 @@ def test_the_controls_have_the_norm_of_the_update():
     found = dict(
         zip(
             FIELDS,
-            sweep.reading(W, sweep.left_vectors(W), D, spectra.Spectrum(S, U, Vh.T)),
+            maps.reading(W, maps.left_vectors(W), D, spectra.Spectrum(S, U, Vh.T)),
             strict=True,
         )
     )

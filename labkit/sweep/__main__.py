@@ -14,7 +14,7 @@ def sweeps() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(sweep.__path__) if m.name not in FRAME]
 
 
-FRAME = ("__main__", "frame", "overlaps")
+FRAME = ("__main__", "frame", "maps", "overlaps")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from labkit import spectra
 from labkit.adapter_files import read_adapter
-from labkit.sweep.spectra import short
+from labkit.sweep.maps import short
 
 KS = (1, 2, 4, 8, 16)
 MOST = 16

@@ -35,10 +35,11 @@ from labkit import data, evaluate, lora, models, project, spectra
 from labkit.adapters import CONFIG, WEIGHTS
 from labkit.history import Step
 from labkit.interchange import PREFIX, save_adapter
-from labkit.readings import FIELDS, FIRST, THRESHOLD, TOP_K
+from labkit.readings import FIELDS
 from labkit.skills import Example
 from labkit.sweep import dora, frame
 from labkit.sweep.frame import Row, Spec, linear_maps_train
+from labkit.sweep.maps import left_vectors, reading, short
 
 WHAT = ("task", "shuffled", "hot", "codes")
 RANKS = (4, 16, 64)
@@ -132,51 +133,6 @@ def adapt(model: nn.Module, spec: Spec) -> nn.Module:
     if spec.method.startswith("full"):
         return linear_maps_train(model)
     return lora.inject(model, "all-linear", spec.rank, spec.alpha)
-
-
-def short(name: str) -> str:
-    """The name of a map as layer and projection: 2.v_proj."""
-    parts = name.split(".")
-    return f"{parts[2]}.{parts[-1]}"
-
-
-def left_vectors(weight: Tensor) -> Tensor:
-    """All left singular vectors of an (out, in) weight as columns."""
-    return torch.linalg.svd(weight, full_matrices=False).U
-
-
-def intruders(before: Tensor, tuned_weight: Tensor) -> int:
-    """`spectra.intruder_dimensions` for a base whose left vectors are known already."""
-    after = left_vectors(tuned_weight)[:, :TOP_K]
-    return int(((before.T @ after).abs().amax(dim=0) < THRESHOLD).sum())
-
-
-def reading(
-    W: Tensor, before: Tensor, update: Tensor, found: spectra.Spectrum
-) -> list[float | int]:
-    """FIELDS of one map; what is counted as a whole number, the rest to three digits.
-
-    Args:
-        W, update: (out, in), float64.
-        before: the left singular vectors of W.
-        found: the SVD of `update`.
-    """
-    values = found.values
-    noise = torch.randn_like(update)
-    noise *= update.norm() / noise.norm()
-    control = spectra.scrambled(values, *update.shape)
-    inside = found.left.T @ W @ found.right
-    numbers: list[Tensor | float | int] = [
-        update.norm() / W.norm(),
-        values[0] / torch.linalg.matrix_norm(W, 2),
-        spectra.effective_rank(values),
-        spectra.energy_rank(values),
-        spectra.energy(values, FIRST),
-        *(intruders(before, W + change) for change in (update, control, noise)),
-        values[:FIRST].norm() / inside[:FIRST, :FIRST].norm(),
-        values.norm() / inside.norm(),
-    ]
-    return [n if isinstance(n, int) else float(f"{float(n):.3g}") for n in numbers]
 
 
 class Reader:
