@@ -92,6 +92,9 @@ def test_a_full_run_is_read_from_the_difference_of_its_weights(ran):
     assert len(values) == sweep.MOST
     torch.testing.assert_close(kept.spectrum().values, values[:16].double(), rtol=6e-3, atol=0)
     assert field(row, "moved") > float(values[:16].norm() / base_weight().norm()) * 0.99
+    # Adam moves no entry much further than the rate in a step, and here hardly any less far.
+    reach = FULL.steps * FULL.lr * 128**0.5 * 256**0.5 / float(base_weight().norm())
+    assert 0.2 * reach < field(row, "moved") < 1.1 * reach
     assert field(row, "effective") > 16  # far more directions than any adapter here
     assert "cut" not in row
 
