@@ -8,6 +8,7 @@ Read in this order; each module is one idea and imports only modules above it.
     linears      what a frozen linear map applies, whatever stores its weight
     lora         a trained update of low rank beside a frozen linear map
     fused        the same for chosen parts of one fused matrix
+    readings     what the recorded adapters say: directions, intruders, overlaps, cuts
     verdicts     what the recorded runs about DoRA say, with intervals and costs
     directions   rows of a weight as lengths and directions, and DoRA written plainly
     stretched    the element-wise end of DoRA, in one kernel, and what its slope keeps
@@ -46,10 +47,13 @@ Read in this order; each module is one idea and imports only modules above it.
     rounding     a model whose weights have been rounded, and what that costs it
     adapters     an adapter folder with its card
     interchange  adapter folders as PEFT writes and reads them
+    updates      the pairs of factors that an adapter is made of, by layer and projection
+    adapter_files  the updates in an adapter file that a learner brings
     machine      which GPU, driver and versions a row was measured with
     memory       where fine-tuning memory goes: closed form, dry run, measurement
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
+    browse       explorers over adapters: spectra and overlaps of any map
     budget       what a run needs, serves and costs: pure functions under controls
     watch        a training run as it goes
     exercises    judges, hints, quiz and the progress board

@@ -78,9 +78,17 @@ def spectrum(A: Tensor, B: Tensor, scale: float = 1.0) -> Spectrum:
 
 
 def singular_values(A: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
-    """Singular values of `scale * B @ A`, largest first, shape (min(rank, out, in),), float64."""
-    A, B = _checked(A, B)
-    upper, lower = torch.linalg.qr(B).R, torch.linalg.qr(A.T).R
+    """Singular values of `scale * B @ A`, largest first, without forming it.
+
+    Args:
+        A: (rank, in).
+        B: (out, rank).
+
+    Returns:
+        (min(rank, out, in),), float64.
+    """
+    upper = torch.linalg.qr(B.double()).R
+    lower = torch.linalg.qr(A.double().T).R
     return torch.linalg.svdvals(scale * upper @ lower.T)
 
 
@@ -167,23 +175,40 @@ def truncated(A: Tensor, B: Tensor, scale: float, rank: int) -> tuple[Tensor, Te
     return small_A.to(A.dtype), small_B.to(B.dtype)
 
 
+def scrambled(
+    values: Tensor, out: int, into: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """An update with these singular values whose directions are drawn at random: the control.
+
+    It has the rank and every norm of the update whose values these are, so what the two do not
+    share comes from the directions alone.
+
+    Args:
+        values: (k,), k at most min(out, into).
+
+    Returns:
+        (out, into), float64.
+    """
+    left, right = (
+        torch.linalg.qr(torch.randn(n, len(values), dtype=torch.float64, generator=generator)).Q
+        for n in (out, into)
+    )
+    return (left * values.double()) @ right.T
+
+
 def intruder_dimensions(
     W: Tensor, W_tuned: Tensor, top_k: int = 10, threshold: float = 0.5
 ) -> list[int]:
-    """Which of the first `top_k` left singular vectors of W_tuned resemble none of W's.
+    """Which of the first `top_k` left singular vectors of W_tuned (out, in) resemble none of W's.
 
     A vector is an intruder if its largest absolute cosine with ANY left singular vector of W, not
-    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, its
-    vectors are arbitrary and noise alone makes intruders: count a random update of its norm, too.
-
-    Args:
-        W: (out, in), before fine-tuning.
-        W_tuned: (out, in), after it; not the update alone.
+    only with the leading ones, lies below `threshold`. Where W's values are nearly equal, noise
+    alone makes intruders: count a random update of the same size, too.
 
     Raises:
         ValueError: if the shapes differ, or `top_k` is not from 1 to min(out, in).
     """
-    if W.shape != W_tuned.shape or W.ndim != 2:
+    if W.shape != W_tuned.shape:
         raise ValueError(f"W {tuple(W.shape)} and W_tuned {tuple(W_tuned.shape)} must agree")
     if not 1 <= top_k <= min(W.shape):
         raise ValueError(f"top_k={top_k} must be from 1 to {min(W.shape)}")

@@ -83,7 +83,7 @@ def _slope_slip(got: tuple, right: tuple, exact: tuple) -> str | None:
 # --- 05.5 the factored norm -------------------------------------------------------------------
 
 
-class _Sizes(TorchDispatchMode):
+class Sizes(TorchDispatchMode):
     """Remembers the largest matrix that is made within it."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def judge_factored_norms(answer: Callable[..., Any]) -> str | None:
     """the row lengths of W + scale B A from thin products alone"""
     for c in (case(40, 200, 2, 1.5), case(120, 60, 3, 0.5, torch.float64)):
         given = c.W.square().sum(1), c.W @ c.A.T, c.A, c.B, c.s
-        with _Sizes() as made:
+        with Sizes() as made:
             got = answer(*given)
         want = torch.stack([row.dot(row) ** 0.5 for row in c.W + c.s * c.B @ c.A])
         if isinstance(got, Tensor) and got.shape == (len(want), len(want)):

@@ -3,6 +3,8 @@
 base    a picture as inline SVG that follows JupyterLab's theme, and what all pictures share
 memory  notebook 02: what is alive when, and how far predictions lie from the measured
 nf4     notebook 03: where the levels stand, how they are used, and what they cost
+spectra notebook 06: what an update holds, what it shares, and what a cut costs
+readings  its recorded adapters, each picture with its words
 
 A drawing is a function of numbers on an Axes that it is given; its title is the finding, computed.
 `picture` shows one or several of them, with a text in their place for those who cannot see them.
