@@ -8,6 +8,7 @@
     variants   the variants of LoRA
 
 A sweep is a module here with `groups(options)`, `rates(spec)` and `adapt(model, spec)`. Where a
-run is to say more than losses and scores, or to act between its steps, it has
-`observer(model, spec)`; where it needs another loss or groups of parameters, `fitting(model, spec)`.
+run is to say more than losses and scores, or to act between its steps, it has an
+`observer(model, spec)`; where it needs another loss or groups of parameters, a
+`fitting(model, spec)`.
 """

@@ -48,8 +48,8 @@ SHIFT = {  # of RATES, by method: where the best one lies for a map of this size
     "lora_plus": 0.25,
     "pissa": 0.5,
     "olora": 0.25,
-    "adalora": 2,
-    "vera": 8,
+    "adalora": 4,
+    "vera": 16,
 }
 RATIO = 16.0  # of LoRA+
 WIDER = 1.5  # AdaLoRA's ranks at the start, over those at the end
