@@ -9,6 +9,7 @@ Read in this order; each module is one idea and imports only modules above it.
     lora         a trained update of low rank beside a frozen linear map
     fused        the same for chosen parts of one fused matrix
     verdicts     what the recorded runs about DoRA say, with intervals and costs
+    fair         what the recorded runs of LoRA's variants say, each at its own rate
     directions   rows of a weight as lengths and directions, and DoRA written plainly
     dora         row lengths and directions of a weight, learned apart
     variants     other scales, rates and starts for the same layer

@@ -95,10 +95,12 @@ def run(spec: Spec) -> Row:
     torch.manual_seed(spec.seed)
     model = sweep.adapt(copy.deepcopy(base.model), spec)
     watcher: Observer | None = getattr(sweep, "observer", lambda *_: None)(model, spec)
+    more = getattr(sweep, "fitting", lambda *_: {})(model, spec)
     settings = Settings(steps=spec.steps, batch=spec.batch, lr=spec.lr, seed=spec.seed)
     row = asdict(spec) | {"trainable": train.count(model).trainable}
     try:
-        history = train.fit(model, _items(spec.sweep, spec.learns), settings, on_step=watcher)
+        items = _items(spec.sweep, spec.learns)
+        history = train.fit(model, items, settings, on_step=watcher, **more)
     except TrainingStopped as stopped:
         return row | {"stopped": str(stopped)} | machine()
     losses = [round(loss, 4) for loss in history.losses]
