@@ -1,0 +1,528 @@
+# %% [markdown]
+# # Which variant of LoRA earns its place?
+#
+# <!-- badges -->
+#
+# - **You will** write the heart of five variants, see each equal PEFT's, find what it costs and
+#   where it traps, then read one fair comparison and walk through a decision guide.
+# - **You need** notebook 01; notebook 03 helps with LoftQ, notebook 05 has DoRA. No GPU.
+# - **Time:** 85 minutes for you. The cells themselves take <!-- minutes -->.
+
+# %%
+# bootstrap
+
+# %%
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import peft
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit import adalora, data, fair, guide, lora, measure, models, project, spectra, variants
+from labkit.exercises import check, quiz, use
+from labkit.figures import picture
+from labkit.figures import variants as draw
+from labkit.lora import LoRALinear, adapted, inject
+from labkit.loss import causal_loss
+from labkit.sweep.variants import rounded
+from labkit.table import Table
+from labkit.variants import Rounding
+
+# %% [markdown]
+# ## 1. One number: the scale, or the rate
+#
+# **Claim:** two variants change one number each. At one rank that number is a learning rate in
+# disguise.
+#
+# LoRA scales its update by $\alpha / r$. The update is a sum of $r$ directions, and a sum of unlike
+# directions grows like $\sqrt r$. So rsLoRA (Kalajdzievski 2023) divides by $\sqrt r$, with
+# $\alpha$ the same at every rank.
+#
+# <!-- exercise: 07.1 -->
+#
+# Change a layer's `scale`. It holds `rank`, `alpha` and `scale`. Return the layer.
+
+# %%
+# exercise: 07.1
+
+# %% tags=["nbval-check-output"]
+check("07.1", rslora)
+
+# %% [markdown]
+# <!-- hints: 07.1 -->
+#
+# **Folklore: "with rsLoRA, alpha = rank or 2 x rank".** We set the rule of the paper beside it, and
+# ask PEFT for the scale that it would use.
+
+# %%
+rslora = use("07.1", rslora)
+
+
+def scale_of(rank: int, alpha: float, root: bool) -> float:
+    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0"], use_rslora=root)
+    its = peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), config).base_model.model[0].scaling
+    mine = LoRALinear(nn.Linear(8, 8), rank, alpha)
+    assert math.isclose(its["default"], (rslora(mine) if root else mine).scale)
+    return its["default"]
+
+
+ranks, rows = (4, 16, 64, 256), []
+for name, root in (("LoRA", False), ("rsLoRA", True)):
+    for said, alpha in (("alpha 16", lambda r: 16), ("alpha = 2 rank", lambda r: 2 * r)):
+        rows.append((f"{name}, {said}", *(f"{scale_of(r, alpha(r), root):.3g}" for r in ranks)))
+Table(("scale", *(f"rank {r}" for r in ranks)), rows)
+
+# %% [markdown]
+# **Verdict:** rsLoRA falls with the root of the rank. With alpha tied to the rank it rises instead,
+# eightfold from rank 4 to 256, and what the root should keep level is lost.
+#
+# At one rank, rsLoRA at alpha 16 and rank 64 *is* LoRA at alpha 128: the same scale, the same run.
+# The rule matters where one learning rate must serve several ranks. Notebook 01 shows which:
+# under SGD the root holds the first step level, under Adam $\alpha / r$ does.
+#
+# - **Cost:** none. **Trap:** alpha tied to the rank; a comparison with LoRA at one rate.
+
+# %% [markdown]
+# ### Two learning rates
+#
+# A begins random, B at zero. LoRA+ (Hayou et al. 2024) finds for wide models that B should learn
+# faster, by a ratio of about 16. Some lessons print it the other way round.
+#
+# <!-- exercise: 07.2 -->
+#
+# Make the groups of an optimizer: `lr` for every A, `ratio * lr` for every B. `adapted(model)`
+# gives the adapted layers by name. A ratio below 1, or no adapter, is a ValueError.
+
+# %%
+# exercise: 07.2
+
+# %% tags=["nbval-check-output"]
+check("07.2", lora_plus)
+
+# %% [markdown]
+# <!-- hints: 07.2 -->
+#
+# To trust a variant, set it beside PEFT's: the same start, the same batch, a few steps. `tiny` is
+# the model, the queries and the down projections are adapted, and alpha is no multiple of 2 rank.
+
+# %%
+lora_plus = use("07.2", lora_plus)
+base = models.load("tiny", quantize=None, dtype=torch.float32)
+pad = base.tokenizer.pad_token_id
+items = [data.encode(base.tokenizer, e) for e in data.examples("train")]
+batch = data.collate(items[:2], pad)
+TARGETS, RANK, ALPHA = ["q_proj", "down_proj"], 4, 12.0
+
+
+def fresh() -> nn.Module:
+    return copy.deepcopy(base.model)
+
+
+def ours(change: Callable[[LoRALinear], LoRALinear] = lambda layer: layer) -> nn.Module:
+    model = inject(fresh(), TARGETS, RANK, ALPHA)
+    for layer in adapted(model).values():
+        _ = change(layer)
+    return model
+
+
+# %%
+def theirs(**more: Any) -> nn.Module:
+    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, **more)
+    return peft.get_peft_model(fresh(), config)
+
+
+def same_start(mine: nn.Module, its: nn.Module) -> None:
+    for name, layer in adapted(mine).items():
+        layer.A.data = its.get_submodule(f"base_model.model.{name}").lora_A.default.weight.data + 0
+
+
+def losses(model: nn.Module, groups: list | None = None, steps: int = 3) -> list[float]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer, found = torch.optim.AdamW(groups or trained, lr=0.004, weight_decay=0.0), []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = causal_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+# %% [markdown]
+# PEFT makes LoRA+ with a function of its own, `create_loraplus_optimizer`, and a flag for rsLoRA.
+
+# %%
+from peft.optimizers import create_loraplus_optimizer
+
+pairs = {"rsLoRA": (ours(rslora), theirs(use_rslora=True)), "LoRA+": (ours(), theirs())}
+for mine, its in pairs.values():
+    same_start(mine, its)
+mine, its = pairs["LoRA+"]
+made = create_loraplus_optimizer(its, torch.optim.AdamW, lr=0.001, loraplus_lr_ratio=8.0)
+groups = {"rsLoRA": (None, None), "LoRA+": (lora_plus(mine, 0.001, 8.0), made.param_groups)}
+
+
+def beside(mine: Sequence[float], its: Sequence[float]) -> tuple[str, ...]:
+    torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
+    return tuple(" ".join(f"{loss:.4f}" for loss in found) for found in (mine, its))
+
+
+rows = [
+    (name, *beside(*(losses(m, g) for m, g in zip(pair, groups[name], strict=True))))
+    for name, pair in pairs.items()
+]
+Table(("losses of three steps", "ours", "PEFT's"), rows)
+
+# %% [markdown]
+# The losses agree to rounding, so the few lines above are the variants.
+#
+# **Folklore: "LoRA+: the higher rate is for A".** At B = 0 the gradient of A is zero. So we expect
+# nothing of A's rate in the first step. We raise either factor's rate sixteenfold.
+
+# %%
+start = ours()
+rows = []
+for said, (a, b) in {"one rate": (1, 1), "A's times 16": (16, 1), "B's times 16": (1, 16)}.items():
+    model = copy.deepcopy(start)
+    low, high = lora_plus(model, 0.001)
+    found = losses(model, [low | {"lr": 0.001 * a}, high | {"lr": 0.001 * b}], steps=4)
+    rows.append((said, *(f"{loss:.4f}" for loss in found)))
+Table(("", *(f"loss {n}" for n in range(1, 5))), rows)
+
+# %% [markdown]
+# **Verdict:** reversed. A's rate leaves the loss after the first step as it was, to the digit; B's
+# moves it at once.
+#
+# A raised rate also makes a longer first step, whatever the method. So a gain at one `lr` may be a
+# gain of a higher rate: section 5 tunes it.
+#
+# - **Cost:** one more number to choose. **Trap:** the wrong factor; a scheduler that writes one
+#   rate into all groups.
+
+# %% [markdown]
+# ## 2. Another start
+#
+# **Claim:** a start with B other than zero must be taken out of the base. That changes the base,
+# and an adapter fits only the base that it was trained beside.
+#
+# PiSSA (Meng et al. 2024) trains the strongest directions of W and freezes the rest. The layer
+# computes rest + $sBA$, which is W at the start.
+#
+# <!-- exercise: 07.3 -->
+#
+# Split W. In: W (out, in), the rank, the scale. Out: A (rank, in), B (out, rank) and the rest
+# (out, in).
+
+# %%
+# exercise: 07.3
+
+# %% tags=["nbval-check-output"]
+check("07.3", principal)
+
+# %% [markdown]
+# <!-- hints: 07.3 -->
+#
+# OLoRA (Büyükakyüz 2024) takes W = QR instead: the first columns of Q, the first rows of R. It
+# spares the SVD, and the pair is no longer the strongest part. PEFT has both as
+# `init_lora_weights`.
+
+# %%
+principal = use("07.3", principal)
+rows, started = [], {}
+for name, change in {"pissa": variants.pissa, "olora": variants.olora}.items():
+    mine, its = started[name] = ours(change), theirs(init_lora_weights=name)
+    layers = [
+        (layer, its.get_submodule(f"base_model.model.{n}")) for n, layer in adapted(mine).items()
+    ]
+    off = max((a.delta() - b.get_delta_weight("default")).abs().max().item() for a, b in layers)
+    rest = max((a.base.weight - b.base_layer.weight).abs().max().item() for a, b in layers)
+    same = (mine(**batch).logits - base.model(**batch).logits).abs().max().item()
+    assert max(off, rest, same) < 1e-3
+    steps = beside(losses(mine), losses(its))
+    rows.append((name, *(f"{x:.0e}" for x in (off, rest, same)), *steps))
+Table(("", "update off", "rest off", "off the model", "losses, ours", "PEFT's"), rows)
+
+# %% [markdown]
+# Update and rest are PEFT's, the model is unchanged at the start, and the steps agree. A single
+# column of A or B may differ in its sign: the SVD leaves it open.
+#
+# **The trap:** we put the trained PiSSA update on the model as it was loaded, as one does with any
+# adapter. Then we convert it: the *difference* to its start is an update of rank $2r$ that fits the
+# original weight.
+
+# %%
+trained = started["pissa"][0]
+alone, wide = fresh(), inject(fresh(), TARGETS, 2 * RANK, 2 * ALPHA)  # the scale stays
+for name, layer in adapted(trained).items():
+    A, B, _ = principal(base.model.get_submodule(name).weight, layer.rank, layer.scale)
+    both = wide.get_submodule(name)
+    both.A.data, both.B.data = torch.cat([layer.A, A]).data, torch.cat([layer.B, -B], 1).data
+    alone.get_submodule(name).weight.data += layer.delta().data
+models_by_name = {
+    "base": base.model,
+    "trained, on its rest": trained,
+    "its update on the loaded model": alone,
+    "converted, rank doubled": wide,
+}
+with torch.no_grad():
+    after = {said: causal_loss(model, batch).item() for said, model in models_by_name.items()}
+assert math.isclose(after["trained, on its rest"], after["converted, rank doubled"], rel_tol=1e-3)
+Table(("", "loss, nats"), [(said, f"{loss:.3f}") for said, loss in after.items()])
+
+# %% [markdown]
+# On the loaded model the update spoils what it was trained for, and no error says so. PEFT converts
+# on `save_pretrained(path_initial_model_for_weight_conversion=...)`.
+#
+# - **Cost:** an SVD of every weight at the start, and twice the rank in the file.
+# - **Trap:** the base is another one; several PiSSA adapters share no base until converted.
+
+# %% [markdown]
+# ### LoftQ: start where rounding lost something
+#
+# A QLoRA base is W rounded to 4 bits, so training starts a little off. LoftQ (Li et al. 2023) lets
+# A and B make up for what was lost, and rounds again what they leave.
+#
+# <!-- exercise: 07.4 -->
+#
+# Take turns. In: W (out, in), `rounded` (a weight to the same weight in few bits), rank, scale,
+# steps. Out: A, B and the rounded base. `principal` is yours.
+
+# %%
+# exercise: 07.4
+
+# %% tags=["nbval-check-output"]
+check("07.4", alternate)
+
+# %% [markdown]
+# <!-- hints: 07.4 -->
+#
+# **Predict first:** NF4 loses a tenth of a weight's length or so. How much of that loss does a
+# pair of rank 16 win back?
+
+# %%
+alternate = use("07.4", alternate)
+W = base.model.get_submodule("model.layers.0.mlp.down_proj").weight.detach()
+lost = W - rounded(W)
+noise = torch.randn(W.shape, generator=torch.Generator().manual_seed(0))
+held = {
+    said: [spectra.energy(torch.linalg.svdvals(M), k) for k in (4, 16, 64)]
+    for said, M in {"W": W, "what NF4 loses of W": lost, "white noise": noise}.items()
+}
+rows = [(said, *(f"{share:.1%}" for share in shares)) for said, shares in held.items()]
+Table(("energy held by", "rank 4", "rank 16", "rank 64"), rows, f"down projection {tuple(W.shape)}")
+
+# %%
+rows = []
+for rank in (4, 16, 64):
+    cells = []
+    for steps in (1, 5):
+        A, B, Q = alternate(W, rounded, rank, 2.0, steps)
+        cells.append(f"{1 - (W - Q - 2.0 * B @ A).norm() / lost.norm():.1%}")
+    rows.append((f"{rank}", *cells))
+print(f"NF4 alone is off by {lost.norm() / W.norm():.1%} of W")
+Table(("rank", "won back in 1 turn", "in 5 turns"), rows)
+
+# %% [markdown]
+# The loss is nearly as white as noise: every direction holds about as much, so a few directions
+# hold little. At rank 16 most of the loss stays. `tiny` is narrow; in a wide model the same rank
+# is a smaller share, and wins back less.
+#
+# **The trap:** PEFT's own LoftQ leaves the scale out of A and B. We take its decomposition, and
+# apply it as PEFT's layer would.
+
+# %%
+from peft.utils.loftq_utils import _low_rank_decomposition
+
+found = _low_rank_decomposition(lost, reduced_rank=16)
+pair = found["L"] @ found["R"]
+rows = [
+    (f"alpha = {alpha / 16:g} rank", f"{((lost - alpha / 16 * pair).norm() / lost.norm()):.4f}")
+    for alpha in (8, 16, 32, 64)
+]
+Table(("PEFT's LoftQ at rank 16, one turn", "distance from W, over NF4's"), rows)
+
+# %% [markdown]
+# Alpha must equal the rank. At the common alpha = 2 rank the pair is added twice, and the start is
+# as far off as without LoftQ: $\lVert R - 2R_r \rVert = \lVert R \rVert$.
+#
+# **Folklore: "1 to 3% better, for free".** LoftQ's own tables have 67.4 ± 1.0 against 68.0 ± 0.6
+# (LLaMA-3-8B, GSM8K): their intervals overlap. What it comes to here stands in section 5.
+#
+# - **Cost:** the plain weights must be at hand, and an SVD a turn and map. **Trap:** alpha.
+
+# %%
+# quiz: 07.q1 07.q2 07.q3
+
+# %% [markdown]
+# ## 3. A rank for each layer
+#
+# **Claim:** AdaLoRA spends one budget of directions over all layers, by what the loss hangs on.
+#
+# Its update is $P \operatorname{diag}(e)\, Q$: a triplet is a column of $P$, a number of $e$ and a
+# row of $Q$. Lessons say that it ranks singular values by an SVD. Nothing is decomposed: a penalty
+# keeps $P$ and $Q$ near orthonormal, and a triplet's score says how much the loss would feel it
+# go, $|p\, \partial L / \partial p|$, smoothed.
+#
+# <!-- exercise: 07.5 -->
+#
+# Choose who goes. In: the scores of each layer, each (rank,), and the budget: how many triplets
+# stay in all layers together. Out: a list of masks, True where a triplet is switched off.
+
+# %%
+# exercise: 07.5
+
+# %% tags=["nbval-check-output"]
+check("07.5", weakest)
+
+# %% [markdown]
+# <!-- hints: 07.5 -->
+#
+# We train ours and PEFT's side by side for twelve steps, from the same P and Q, and prune from six
+# triplets a map to a mean of three.
+
+# %%
+weakest = use("07.5", weakest)
+plan = {"init_r": 6, "target_r": 3, "total_step": 12, "tinit": 2, "tfinal": 3, "deltaT": 1}
+config = peft.AdaLoraConfig(
+    lora_alpha=12, target_modules=TARGETS, orth_reg_weight=1e-9, task_type="CAUSAL_LM", **plan
+)
+its, mine = peft.get_peft_model(fresh(), config), adalora.inject_svd(fresh(), TARGETS, 6, 12.0)
+layers = adalora.triplets(mine)
+for name, layer in layers.items():
+    twin = its.get_submodule(f"base_model.model.{name}")
+    layer.Q.data, layer.P.data = twin.lora_A["default"].data + 0, twin.lora_B["default"].data + 0
+n = len(layers)
+schedule = adalora.Schedule(start=6 * n, target=3 * n, steps=12, warmup=2, final=3)
+pruner = adalora.Pruner(mine, schedule)
+
+# %%
+optimizers = {m: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], 0.02)
+              for m in (mine, its)}  # fmt: skip
+stay, far = [], []
+for step in range(1, 13):
+    pair = []
+    for model, optimizer in optimizers.items():
+        optimizer.zero_grad()
+        loss = causal_loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        pair.append(loss.item())
+    budget = pruner.after_step(step)
+    its.base_model.update_and_allocate(step)
+    stay.append(sum(pruner.ranks()))
+    far.append(abs(pair[0] - pair[1]))
+    assert stay[-1] == budget
+assert max(far) < 1e-2
+print("triplets in use after each step:", stay, f"; losses differ by at most {max(far):.0e}")
+
+# %% [markdown]
+# The budget falls as a cube, fast at first. Where did the directions stay?
+
+# %%
+kept = dict(zip(layers, pruner.ranks(), strict=True))
+twins = {name: its.get_submodule(f"base_model.model.{name}").lora_E["default"] for name in layers}
+assert kept == {name: int(e.count_nonzero()) for name, e in twins.items()}
+rows = [(t, *(f"{r}" for name, r in kept.items() if name.endswith(t))) for t in TARGETS]
+Table(("triplets that stay", *(f"layer {i}" for i in range(len(rows[0]) - 1))), rows)
+
+# %% [markdown]
+# The same triplets stay as in PEFT, in every map. The ranks differ by layer, on one batch and in
+# twelve steps; a pattern in them is not a finding yet.
+#
+# **Folklore: the recipe.** A printed config has no `total_step`, and `tfinal=1000` for the step at
+# which pruning ends. We ask PEFT, and then leave out the call that no Trainer makes.
+
+# %%
+recipe = {"init_r": 12, "target_r": 8, "tinit": 200, "tfinal": 1000, "target_modules": TARGETS}
+for more in ({}, {"total_step": 1000}):
+    try:
+        peft.AdaLoraConfig(**recipe, **more)
+    except ValueError as error:
+        print(f"{more}: {error}\n")
+silent = peft.get_peft_model(fresh(), config)
+found = losses(silent, steps=2)
+ranks = {p.numel() for name, p in silent.named_parameters() if "lora_E" in name}
+print(f"without update_and_allocate: losses {found[0]:.3f}, {found[1]:.3f}, ranks still {ranks}")
+
+# %% [markdown]
+# `tfinal` is how many steps *follow* the last pruning. And without `update_and_allocate(step)`
+# after each step nothing is pruned, and nothing complains.
+#
+# - **Cost:** it starts at a higher rank, keeps scores for each number that trains, and adds a
+#   penalty: eight fields to set.
+# - **Trap:** the three above; ranks that fall in training do not shrink what is stored or computed
+#   until the factors are cut.
+
+# %% [markdown]
+# ## 4. Fewer numbers
+#
+# **Claim:** VeRA trains a fraction of LoRA's numbers, and computes more.
+#
+# One random pair, frozen, serves every layer. Two vectors a layer train: $d$ stretches what A
+# reads, $b$ what B writes (Kopiczko et al. 2023). The pair comes from a seed; nobody stores it.
+#
+# <!-- exercise: 07.6 -->
+#
+# Write the update. In: x (..., in); A (rank, at least in) and B (at least out, rank), as large as
+# the largest map; b (out,), d (rank,). Out: (..., out), in the dtype of x.
+
+# %%
+# exercise: 07.6
+
+# %% tags=["nbval-check-output"]
+check("07.6", shared_update)
+
+# %% [markdown]
+# <!-- hints: 07.6 -->
+#
+# PEFT draws its pair from `projection_prng_key`. The same seed gives ours.
+
+# %%
+shared_update = use("07.6", shared_update)
+mine = variants.share(fresh(), TARGETS, rank=64, seed=7)
+its = peft.get_peft_model(
+    fresh(), peft.VeraConfig(r=64, target_modules=TARGETS, projection_prng_key=7)
+)
+layer = mine.get_submodule("model.layers.0.self_attn.q_proj")
+assert torch.equal(layer.A, its.base_model.vera_A["default"])
+x = torch.randn(2, layer.in_features)
+want = layer(x) - layer.base(x)
+torch.testing.assert_close(shared_update(x, layer.A, layer.B, layer.b, layer.d), want)
+Table(("losses of three steps", "ours", "PEFT's"), [("VeRA", *beside(losses(mine), losses(its)))])
+
+# %% [markdown]
+# What does each variant come to in a real model? From the config of Llama-3.2-1B, without weights:
+# what trains, what a step adds to the products of the frozen maps, and Adam's state.
+
+# %%
+from transformers import LlamaConfig
+
+llama = LlamaConfig(**measure.LLAMA_1B)
+maps, deep = list(lora.projections(llama).values()), llama.num_hidden_layers
+frozen, thin = deep * sum(o * i for o, i in maps), deep * sum(o + i for o, i in maps)
+trains = {
+    "LoRA, rsLoRA, LoRA+, LoftQ, rank 16": (16 * thin, 16 * thin),
+    "PiSSA, OLoRA once converted, rank 32": (32 * thin, 32 * thin),
+    "AdaLoRA, from rank 24 to 16": (24 * (thin + deep * len(maps)), 24 * thin),
+    "VeRA, rank 256": (deep * sum(256 + o for o, _ in maps), 256 * thin),
+}
+rows = [
+    (name, f"{p:,}", f"{products / frozen:.1%}", f"{8 * p / 2**20:.1f}")
+    for name, (p, products) in trains.items()
+]
+Table(("Llama-3.2-1B, seven projections", "trains", "more products", "Adam's state, MiB"), rows)
+
+# %% [markdown]
+# VeRA's state is a twentieth or less of LoRA's. But LoRA's was 86 MiB to begin with, beside a base
+# of gigabytes, and VeRA's products are sixteen times LoRA's. What it saves is in the file:
+# thousands of adapters fit on a disk.
+#
+# - **Cost:** products. **Trap:** without its seed, and the same random generator, the file means
+#   nothing.
+
+# %%
+# quiz: 07.q4 07.q5
