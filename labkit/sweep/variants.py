@@ -46,7 +46,7 @@ SHIFT = {  # of RATES, by method: where the best one lies for a map of this size
     "full": 0.1,
     "lora_plus": 0.25,
     "pissa": 0.5,
-    "olora": 0.25,
+    "olora": 0.5,
     "adalora": 4,
     "vera": 16,
 }
