@@ -51,6 +51,8 @@ Read in this order; each module is one idea and imports only modules above it.
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
     budget       what a run needs, serves and costs: pure functions under controls
+    grounds      sentences about LoRA's variants whose numbers are worked out
+    guide        which way to adapt a model: five questions, an answer, its reasons
     watch        a training run as it goes
     exercises    judges, hints, quiz and the progress board
     pins         what is installed, against the pins or the ranges

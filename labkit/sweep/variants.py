@@ -44,10 +44,9 @@ RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 FEW = 20  # below so many steps the best rate is twice as high
 SHIFT = {  # of RATES, by method: where the best one lies for a map of this size
     "full": 0.1,
-    "rslora": 0.25,
     "lora_plus": 0.25,
     "pissa": 0.5,
-    "olora": 0.25,
+    "olora": 0.5,
     "adalora": 4,
     "vera": 16,
 }
@@ -99,6 +98,8 @@ def group(method: str, rank: int, steps: int) -> Spec:
 def rates(spec: Spec) -> Sequence[float]:
     """Six rates, a factor of two apart, around where the method's best one was found."""
     factor = SHIFT.get(spec.method, 1) * (2 if spec.steps < FEW else 1)
+    if spec.method == "rslora":
+        factor *= SCALE / spec.scale  # a larger scale wants a smaller rate
     return [float(f"{factor * rate:.6g}") for rate in RATES]
 
 
