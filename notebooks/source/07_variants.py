@@ -23,10 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from labkit import adalora, data, fair, guide, lora, measure, models, project, spectra, variants
+from labkit import adalora, beside, data, lora, measure, models, project, spectra, variants
 from labkit.exercises import check, quiz, use
 from labkit.figures import picture
-from labkit.figures import variants as draw
 from labkit.lora import LoRALinear, adapted, inject
 from labkit.loss import causal_loss
 from labkit.sweep.variants import rounded
@@ -107,74 +106,26 @@ check("07.2", lora_plus)
 # %% [markdown]
 # <!-- hints: 07.2 -->
 #
-# To trust a variant, set it beside PEFT's: the same start, the same batch, a few steps. `tiny` is
-# the model, queries and down projections are adapted, and alpha is 3 rank. PEFT has a flag for rsLoRA
-# and `create_loraplus_optimizer` for LoRA+.
+# To trust a variant, set it beside PEFT's: the same start, the same letters, a few steps. The model
+# is `tiny`, at rank 4 and alpha 12. `labkit.beside` adapts two copies, ours and PEFT's, and raises
+# where their losses part. PEFT has a flag for rsLoRA and `create_loraplus_optimizer` for LoRA+.
 
 # %%
 lora_plus = use("07.2", lora_plus)
 base = models.load("tiny", quantize=None, dtype=torch.float32)
-pad = base.tokenizer.pad_token_id
 FEW = 64 if project.quick() else None
 items = [data.encode(base.tokenizer, e) for e in data.examples("train")[:FEW]]
-batch = data.collate(items[: 1 if FEW else 2], pad)
-TARGETS, RANK, ALPHA = ["q_proj", "down_proj"], 4, 12.0
-
-
-def fresh() -> nn.Module:
-    return copy.deepcopy(base.model)
-
-
-def ours(change: Callable[[LoRALinear], LoRALinear] = lambda layer: layer) -> nn.Module:
-    model = inject(fresh(), TARGETS, RANK, ALPHA)
-    for layer in adapted(model).values():
-        _ = change(layer)
-    return model
-
-
-# %%
-def theirs(**more: Any) -> nn.Module:
-    config = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, **more)
-    return peft.get_peft_model(fresh(), config)
-
-
-def same_start(mine: nn.Module, its: nn.Module) -> None:
-    for name, layer in adapted(mine).items():
-        layer.A.data = its.get_submodule(f"base_model.model.{name}").lora_A.default.weight.data + 0
-
-
-def losses(model: nn.Module, groups: list | None = None, steps: int = 3) -> list[float]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer, found = torch.optim.AdamW(groups or trained, lr=0.004, weight_decay=0.0), []
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss = causal_loss(model, batch)
-        loss.backward()
-        optimizer.step()
-        found.append(loss.item())
-    return found
-
+batch = data.collate(items[: 1 if FEW else 2], base.tokenizer.pad_token_id)
+TARGETS = ["q_proj", "down_proj"]
 
 # %%
 from peft.optimizers import create_loraplus_optimizer
 
-pairs = {"rsLoRA": (ours(rslora), theirs(use_rslora=True)), "LoRA+": (ours(), theirs())}
-for mine, its in pairs.values():
-    same_start(mine, its)
-mine, its = pairs["LoRA+"]
-made = create_loraplus_optimizer(its, torch.optim.AdamW, lr=0.001, loraplus_lr_ratio=8.0)
-groups = {"rsLoRA": (None, None), "LoRA+": (lora_plus(mine, 0.001, 8.0), made.param_groups)}
-
-
-def beside(mine: Sequence[float], its: Sequence[float]) -> tuple[str, ...]:
-    torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4)
-    return tuple(" ".join(f"{loss:.4f}" for loss in found) for found in (mine, its))
-
-
-rows = [
-    (name, *beside(*(losses(m, g) for m, g in zip(pair, groups[name], strict=True))))
-    for name, pair in pairs.items()
-]
+root = beside.lora_pair(base.model, TARGETS, rslora, use_rslora=True)
+pair = beside.lora_pair(base.model, TARGETS)
+made = create_loraplus_optimizer(pair.theirs, torch.optim.AdamW, lr=0.001, loraplus_lr_ratio=8.0)
+groups = (lora_plus(pair.ours, 0.001, 8.0), made.param_groups)
+rows = [("rsLoRA", *root.steps(batch)), ("LoRA+", *pair.steps(batch, groups=groups))]
 Table(("losses of three steps", "ours", "PEFT's"), rows)
 
 # %% [markdown]
@@ -184,21 +135,21 @@ Table(("losses of three steps", "ours", "PEFT's"), rows)
 # nothing of A's rate in the first step. We raise either factor's rate sixteenfold.
 
 # %%
-start = ours()
+start = beside.lora_pair(base.model, TARGETS).ours
 rows = []
 for said, (a, b) in {"one rate": (1, 1), "A's times 16": (16, 1), "B's times 16": (1, 16)}.items():
-    model = copy.deepcopy(start)
-    low, high = lora_plus(model, 0.001)
-    found = losses(model, [low | {"lr": 0.001 * a}, high | {"lr": 0.001 * b}], steps=4)
-    rows.append((said, *(f"{loss:.4f}" for loss in found)))
+    low, high = lora_plus(model := copy.deepcopy(start), 0.001)
+    groups = [low | {"lr": 0.001 * a}, high | {"lr": 0.001 * b}]
+    rows.append((said, *(f"{loss:.4f}" for loss in beside.losses(model, batch, 4, groups))))
+assert rows[0][1:3] == rows[1][1:3]
 Table(("", *(f"loss {n}" for n in range(1, 5))), rows)
 
 # %% [markdown]
-# **Verdict:** reversed. A's rate leaves the loss after the first step as it was, to the digit; B's
-# moves it at once.
+# **Verdict:** reversed. A's rate leaves the second loss as it was, to the digit; B's lowers it at
+# once. Later A's helps as well, and less.
 #
-# A raised rate also makes a longer first step, whatever the method. So a gain at one `lr` may be a
-# gain of a higher rate: section 5 tunes it.
+# Any raised rate lowers these losses. So a gain at one `lr` may be the gain of a higher rate, and
+# section 5 gives each method its own.
 #
 # - **Cost:** one more number to choose. **Trap:** the wrong factor; a scheduler that writes one
 #   rate into all groups.
@@ -232,46 +183,36 @@ check("07.3", principal)
 
 # %%
 principal = use("07.3", principal)
-rows, started = [], {}
+before, rows, twins = causal_loss(base.model, batch).item(), [], {}
 for name, change in {"pissa": variants.pissa, "olora": variants.olora}.items():
-    mine, its = started[name] = ours(change), theirs(init_lora_weights=name)
-    layers = [
-        (layer, its.get_submodule(f"base_model.model.{n}")) for n, layer in adapted(mine).items()
-    ]
-    off = max((a.delta() - b.get_delta_weight("default")).abs().max().item() for a, b in layers)
-    rest = max((a.base.weight - b.base_layer.weight).abs().max().item() for a, b in layers)
-    same = (mine(**batch).logits - base.model(**batch).logits).abs().max().item()
-    assert max(off, rest, same) < 1e-3
-    steps = beside(losses(mine), losses(its))
-    rows.append((name, *(f"{x:.0e}" for x in (off, rest, same)), *steps))
-Table(("", "update off", "rest off", "off the model", "losses, ours", "PEFT's"), rows)
+    pair = twins[name] = beside.lora_pair(base.model, TARGETS, change, init_lora_weights=name)
+    far = (*pair.apart(), abs(causal_loss(pair.ours, batch).item() - before))
+    assert max(far) < 1e-4
+    rows.append((name, *(f"{off:.0e}" for off in far), *pair.steps(batch)))
+Table(("", "updates apart", "bases apart", "loss moved", "losses, ours", "PEFT's"), rows)
 
 # %% [markdown]
-# Update and rest are PEFT's, the model is unchanged at the start, and the steps agree. A single
-# column of A or B may differ in its sign: the SVD leaves it open.
+# Update and rest are PEFT's, the model is unchanged at the start, and the steps agree. They fall
+# faster than LoRA's above, at the same rate: whether that lasts at each one's own rate, section 5
+# tells.
 #
 # **The trap:** we put the trained PiSSA update on the model as it was loaded, as one does with any
 # adapter. Then we convert it: the *difference* to its start is an update of rank $2r$ that fits the
 # original weight.
 
 # %%
-trained = started["pissa"][0]
-alone, wide = fresh(), inject(fresh(), TARGETS, 2 * RANK, 2 * ALPHA)  # the scale stays
+trained, alone = twins["pissa"].ours, copy.deepcopy(base.model)
+wide = inject(copy.deepcopy(base.model), TARGETS, 2 * beside.RANK, 2 * beside.ALPHA)
 for name, layer in adapted(trained).items():
     A, B, _ = principal(base.model.get_submodule(name).weight, layer.rank, layer.scale)
     both = wide.get_submodule(name)
     both.A.data, both.B.data = torch.cat([layer.A, A]).data, torch.cat([layer.B, -B], 1).data
     alone.get_submodule(name).weight.data += layer.delta().data
-models_by_name = {
-    "base": base.model,
-    "trained, on its rest": trained,
-    "its update on the loaded model": alone,
-    "converted, rank doubled": wide,
-}
-with torch.no_grad():
-    after = {said: causal_loss(model, batch).item() for said, model in models_by_name.items()}
-assert math.isclose(after["trained, on its rest"], after["converted, rank doubled"], rel_tol=1e-3)
-Table(("", "loss, nats"), [(said, f"{loss:.3f}") for said, loss in after.items()])
+forms = {"the base": base.model, "trained, on its rest": trained}
+forms |= {"its update on the loaded model": alone, "converted, rank doubled": wide}
+found = {said: causal_loss(model, batch).item() for said, model in forms.items()}
+assert math.isclose(found["trained, on its rest"], found["converted, rank doubled"], rel_tol=1e-3)
+Table(("", "loss, nats"), [(said, f"{loss:.3f}") for said, loss in found.items()])
 
 # %% [markdown]
 # On the loaded model the update spoils what it was trained for, and no error says so. PEFT converts
@@ -386,52 +327,18 @@ check("07.5", weakest)
 
 # %%
 weakest = use("07.5", weakest)
+n = len(TARGETS) * base.model.config.num_hidden_layers
 plan = {"init_r": 6, "target_r": 3, "total_step": 8, "tinit": 1, "tfinal": 2, "deltaT": 1}
-
-
-def adaptive(**more: Any) -> nn.Module:
-    config = peft.AdaLoraConfig(lora_alpha=12, target_modules=TARGETS, orth_reg_weight=0.5, **more)
-    return peft.get_peft_model(fresh(), config)
-
-
-its, mine = adaptive(**plan), adalora.inject_svd(fresh(), TARGETS, rank=6, alpha=12.0)
-layers = adalora.triplets(mine)
-for name, layer in layers.items():
-    twin = its.get_submodule(f"base_model.model.{name}")
-    layer.Q.data, layer.P.data = twin.lora_A["default"].data + 0, twin.lora_B["default"].data + 0
-n = len(layers)
-pruner = adalora.Pruner(mine, adalora.Schedule(6 * n, 3 * n, steps=8, warmup=1, final=2))
-
-# %%
-optimizers = {m: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], 0.02)
-              for m in (mine, its)}  # fmt: skip
-stay, far = [], []
-for step in range(1, 9):
-    pair = []
-    for model, optimizer in optimizers.items():
-        optimizer.zero_grad()
-        loss = causal_loss(model, batch)
-        loss.backward()
-        optimizer.step()
-        pair.append(loss.item())
-    budget = pruner.after_step(step)
-    its.base_model.update_and_allocate(step)
-    stay.append(sum(pruner.ranks()))
-    far.append(abs(pair[0] - pair[1]))
-    assert stay[-1] == budget
-assert max(far) < 1e-2
-print("triplets in use after each step:", stay, f"; losses differ by at most {max(far):.0e}")
-
-# %%
-kept = dict(zip(layers, pruner.ranks(), strict=True))
-twins = {name: its.get_submodule(f"base_model.model.{name}").lora_E["default"] for name in layers}
-assert kept == {name: int(e.count_nonzero()) for name, e in twins.items()}
+pair = beside.adalora_pair(base.model, TARGETS, **plan)
+pruner = adalora.Pruner(pair.ours, adalora.Schedule(6 * n, 3 * n, steps=8, warmup=1, final=2))
+print("triplets in use after each step:", beside.pruned(pair, pruner, batch))
+kept = dict(zip(pair.layers(), pruner.ranks(), strict=True))
 rows = [(t, *(f"{r}" for name, r in kept.items() if name.endswith(t))) for t in TARGETS]
 Table(("triplets that stay", *(f"layer {i}" for i in range(len(rows[0]) - 1))), rows)
 
 # %% [markdown]
-# The budget falls as a cube, fast at first. As many triplets stay as in PEFT, in every map. The ranks differ by layer, on two letters and in
-# eight steps; a pattern in them is not a finding yet.
+# The budget falls as a cube, fast at first. The very same triplets stay as in PEFT, step by step. The
+# ranks differ by layer, on two letters and in eight steps; a pattern in them is no finding yet.
 #
 # **Folklore: the recipe.** A printed config has no `total_step`, and `tfinal=1000` for the step at
 # which pruning ends. We ask PEFT, and then leave out the call that no Trainer makes.
@@ -443,8 +350,8 @@ for more in ({}, {"total_step": 1000}):
         peft.AdaLoraConfig(**recipe, **more)
     except ValueError as error:
         print(f"{more}: {error}\n")
-silent = adaptive(**plan)
-found = losses(silent, steps=8)
+silent = beside.adalora_pair(base.model, TARGETS, **plan).theirs
+_ = beside.losses(silent, batch, steps=8)
 in_use = sum(int(p.count_nonzero()) for name, p in silent.named_parameters() if "lora_E" in name)
 print(f"without the call: {in_use} of {6 * n} triplets in use after 8 steps, {3 * n} were planned")
 assert in_use == 6 * n
@@ -484,16 +391,14 @@ check("07.6", shared_update)
 
 # %%
 shared_update = use("07.6", shared_update)
-mine = variants.share(fresh(), TARGETS, rank=64, seed=7)
-its = peft.get_peft_model(
-    fresh(), peft.VeraConfig(r=64, target_modules=TARGETS, projection_prng_key=7)
-)
-layer = mine.get_submodule("model.layers.0.self_attn.q_proj")
-assert torch.equal(layer.A, its.base_model.vera_A["default"])
-x = torch.randn(2, layer.in_features)
-want = layer(x) - layer.base(x)
-torch.testing.assert_close(shared_update(x, layer.A, layer.B, layer.b, layer.d), want)
-Table(("losses of three steps", "ours", "PEFT's"), [("VeRA", *beside(losses(mine), losses(its)))])
+pair = beside.vera_pair(base.model, TARGETS, rank=64, seed=7)
+mine, its = pair.layers()["model.layers.0.self_attn.q_proj"]
+assert torch.equal(mine.A, pair.theirs.base_model.vera_A["default"])
+rows = [("VeRA", *pair.steps(batch), f"{pair.apart()[0]:.0e}", f"{mine.delta().abs().max():.0e}")]
+x = torch.randn(2, mine.in_features)
+want = mine(x) - mine.base(x)
+torch.testing.assert_close(shared_update(x, mine.A, mine.B, mine.b, mine.d), want)
+Table(("three steps", "losses, ours", "PEFT's", "updates apart", "largest entry"), rows)
 
 # %% [markdown]
 # What does each variant come to in a real model? From the config of Llama-3.2-1B, without weights:
@@ -532,8 +437,8 @@ Table(("Llama-3.2-1B, seven projections", *head), rows)
 # LoRA's. What could be small is the file: its vectors are 1.5 MiB, and PEFT puts the pair of 16 MiB
 # beside them.
 #
-# - **Cost:** products. **Trap:** `save_projection` is on, since another generator would draw another
-#   pair; without it, the seed is all that holds an adapter's meaning.
+# - **Cost:** products. **Trap:** `save_projection` is on, since another generator would draw
+#   another pair; switched off, the adapter's meaning hangs on the seed.
 
 # %%
 # quiz: 07.q4 07.q5
@@ -553,6 +458,9 @@ Table(("Llama-3.2-1B, seven projections", *head), rows)
 # LoftQ?
 
 # %%
+from labkit import fair
+from labkit.figures import variants as draw
+
 RUNS, CASE = fair.runs(), fair.CASES[0]
 tried = {name: fair.tuning(RUNS, name, CASE) for name in fair.methods(RUNS, CASE)}
 best = {name: fair.best_rate(RUNS, name, CASE) for name in tried}
@@ -597,7 +505,7 @@ from labkit.sweep.frame import spec_of
 told = fair.of(RUNS, "PiSSA", CASE)[0]
 spec = spec_of(told)
 torch.manual_seed(spec.seed)
-model = sweep.adapt(fresh(), spec)
+model = sweep.adapt(copy.deepcopy(base.model), spec)
 settings = train.Settings(
     steps=2 if FEW else spec.steps, batch=spec.batch, lr=spec.lr, seed=spec.seed
 )
@@ -616,6 +524,8 @@ assert FEW or max(abs(a - b) / b for a, b in pairs[:3]) < 0.1
 # too small, a score too low, many tenants behind vLLM.
 
 # %%
+from labkit import guide
+
 print(guide.advise(guide.Answers()), "\n")
 print(guide.advise(guide.Answers("tight", "short", "many", "vllm", "more")), "\n")
 print("all sets of answers:", dict(Counter(advice.method for advice in guide.paths())))
