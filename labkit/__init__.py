@@ -61,8 +61,8 @@ Read in this order; each module is one idea and imports only modules above it.
     pretrain     python -m labkit.pretrain: makes the tiny model
     finetune     python -m labkit.finetune: the fine-tune without a browser
     measure      python -m labkit.measure: the real size, on a GPU
-    bench        python -m labkit.bench: our layers beside the libraries', in turns
     sweep        python -m labkit.sweep: many tuned fine-tunes, kept as rows
+    bench        python -m labkit.bench: our layers beside the libraries', in turns
     notebook     one source file as two notebooks
     build        python -m labkit.build: makes the notebooks
 """

@@ -83,10 +83,15 @@ def mean(rows: Sequence[Row], name: str, case: Case, value: str) -> Mean:
     return mean_of([row[value] for row in of(rows, name, case)])
 
 
-def difference(rows: Sequence[Row], one: str, other: str, case: Case, value: str) -> Mean:
-    """The mean of one method's value less the other's, over the seeds that both have run."""
+def differences(rows: Sequence[Row], one: str, other: str, case: Case, value: str) -> list[float]:
+    """One method's value less the other's, for every seed that both have run."""
     a, b = ({row["seed"]: row[value] for row in of(rows, name, case)} for name in (one, other))
-    return mean_of([a[seed] - b[seed] for seed in a if seed in b])
+    return [a[seed] - b[seed] for seed in a if seed in b]
+
+
+def difference(rows: Sequence[Row], one: str, other: str, case: Case, value: str) -> Mean:
+    """The mean of the differences, with its interval."""
+    return mean_of(differences(rows, one, other, case, value))
 
 
 def tuning(rows: Sequence[Row], name: str, case: Case) -> dict[float, tuple[float, float]]:

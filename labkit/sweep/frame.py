@@ -71,7 +71,7 @@ def module(sweep: str) -> ModuleType:
 
 
 @functools.cache
-def _base(kind: str) -> models.Loaded:
+def loaded(kind: str) -> models.Loaded:
     return models.load("tiny", "nf4" if kind == "nf4" else None, torch.float32)
 
 
@@ -79,7 +79,7 @@ def _base(kind: str) -> models.Loaded:
 def _items(sweep: str, learns: str) -> list[data.Encoded]:
     """What a run learns from, in tokens."""
     found = data.examples("train") if learns == "task" else module(sweep).examples(learns)
-    return [data.encode(_base("float32").tokenizer, example) for example in found]
+    return [data.encode(loaded("float32").tokenizer, example) for example in found]
 
 
 def _scored(spec: Spec) -> list[data.Example]:
@@ -91,7 +91,7 @@ def _scored(spec: Spec) -> list[data.Example]:
 
 def run(spec: Spec) -> Row:
     """Train and score one run in this process."""
-    base, sweep = _base(spec.base), module(spec.sweep)
+    base, sweep = loaded(spec.base), module(spec.sweep)
     torch.manual_seed(spec.seed)
     model = sweep.adapt(copy.deepcopy(base.model), spec)
     watcher: Observer | None = getattr(sweep, "observer", lambda *_: None)(model, spec)

@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 from labkit import adalora, dora, lora, nf4, variants
 from labkit.history import Step
+from labkit.linears import dense
 from labkit.loss import causal_loss
 from labkit.sweep.dora import applied
-from labkit.sweep.frame import Row, Spec, linear_maps_train
+from labkit.sweep.frame import Row, Spec, linear_maps_train, loaded
 
 SCALE = 2.0  # alpha / rank, of all but rslora
 CASES = ((16, 8), (2, 8), (16, 20))  # rank and steps: all are too few to be sure of the task
@@ -187,14 +188,18 @@ class Observer:
     @torch.no_grad()
     def _moved(self) -> list[float]:
         """|W' - W| / |W| for each map, against the model as it was before it was adapted."""
-        from labkit.sweep.frame import _base
-
-        before = {n: m.weight for n, m in lora.linear_maps(_base("float32").model).items()}
-        far = [
-            (applied(m) - before[name]).norm() / before[name].norm()
-            for name, m in self.maps.items()
-        ]
+        before = plain_weights()
+        far = [(applied(m) - before[n]).norm() / before[n].norm() for n, m in self.maps.items()]
         return [float(f"{share:.3g}") for share in far]
+
+
+def plain_weights() -> dict[str, Tensor]:
+    """The weights of tiny, before any method changes them."""
+    return weights_of(loaded("float32").model)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: dense(m).detach() for name, m in lora.linear_maps(model).items()}
 
 
 def by_projection(names: Sequence[str], values: Sequence[Any]) -> dict[str, list[Any]]:
