@@ -13,12 +13,15 @@ from typing import Any
 from labkit import fair, project, verdicts
 from labkit.intervals import by_rank
 from labkit.memory import GIB, ModelShape, TrainingSetup, adapter_parameters, estimate
+from labkit.memory import weight_bytes as nf4_bytes
+from labkit.table import Table
 from labkit.verdicts import Case
 
 EXAMPLE, RANK, BATCH, LENGTH = "llama-3-8b", 16, 1, 1024  # what the bytes are worked out for
 MOVED = ("PiSSA", "OLoRA", "LoftQ")  # their base is not the published one
 WAY = "bf16 checkpointed eager"  # of a step of DoRA, in labkit.verdicts
 PEFT = "PEFT 0.21, tuners/adalora and tuners/vera"
+VERA_RANK, WIDER = 256, 1.5  # as in labkit.sweep.variants: of VeRA, and AdaLoRA's start
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,52 @@ def start(method: str) -> tuple[str, float]:
     rows = [r for r in rows_of("variants_starts.jsonl") if r["name"] == method.lower()]
     row = max(rows, key=lambda r: r["size"][0] * r["size"][1])
     return " x ".join(map(str, row["size"])), row["ratio"]["median"]
+
+
+def trained(method: str, shape: ModelShape, rank: int) -> int:
+    """How many values a method trains in all seven projections."""
+    sizes = shape.projections.values()  # (out, in)
+    if method == "full":
+        return shape.linear
+    if method == "VeRA":
+        return shape.layers * sum(VERA_RANK + out for out, _ in sizes)
+    if method == "AdaLoRA":
+        wide = round(WIDER * rank)
+        return adapter_parameters(shape, wide) + shape.layers * len(sizes) * wide
+    return adapter_parameters(shape, rank, dora=method == "DoRA")
+
+
+def kept(method: str, shape: ModelShape, rank: int) -> int:
+    """Bytes in 16 bits that a method leaves beside the published base.
+
+    PiSSA and OLoRA leave a plain LoRA of twice the rank, which holds start and end; LoftQ also its
+    own rounded base; AdaLoRA the triplets that stay; VeRA its vectors, since a seed gives the rest.
+    """
+    if method in ("PiSSA", "OLoRA"):
+        return 2 * adapter_parameters(shape, 2 * rank)
+    if method == "LoftQ":
+        return 2 * adapter_parameters(shape, rank) + nf4_bytes(shape)
+    if method == "AdaLoRA":
+        maps = shape.layers * len(shape.projections)
+        return 2 * (adapter_parameters(shape, rank) + maps * rank)
+    return 2 * trained(method, shape, rank)
+
+
+def costs(model: str = EXAMPLE, rank: int = RANK) -> Table:
+    """What trains and what is left, for each method, beside LoRA's."""
+    shape = ModelShape.preset(model)
+    plain = trained("LoRA", shape, rank)
+    lines = [
+        (
+            name,
+            f"{trained(name, shape, rank):,}",
+            f"{trained(name, shape, rank) / plain:.3g}",
+            f"{kept(name, shape, rank) / 1e6:,.1f}",
+        )
+        for name in fair.METHODS
+    ]
+    head = ("", "values that train", "of LoRA's", "left in 16 bits, MB")
+    return Table(head, lines, f"{model}, rank {rank}, seven projections; VeRA at {VERA_RANK}")
 
 
 def on_tenants(many: bool, merged: bool) -> Reason:

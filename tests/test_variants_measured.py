@@ -9,12 +9,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit import adalora, fair, guide, intervals, lora, train
+from labkit import adalora, fair, grounds, guide, intervals, lora, train
 from labkit.bench import variants as bench
 from labkit.data import Encoded
 from labkit.figures import picture
 from labkit.figures import variants as draw
 from labkit.history import Settings
+from labkit.memory import ModelShape
 from labkit.models import load
 from labkit.sweep import variants as sweep
 
@@ -54,6 +55,7 @@ def test_every_case_has_every_method_and_one_rank_less_run_serves_all_ranks():
     options.rank = [2]
     assert {spec.rank for spec in sweep.groups(options)} == {2, 0, sweep.VERA_RANK}
     assert set(fair.METHODS.values()) == set(sweep.METHODS)
+    assert (grounds.VERA_RANK, grounds.WIDER) == (sweep.VERA_RANK, sweep.WIDER)
     cases = [(case.rank, case.steps) for case in fair.CASES]
     assert cases == list(sweep.CASES)
     with pytest.raises(ValueError, match="method='mora' is none of lora, dora"):
@@ -289,6 +291,25 @@ def test_a_method_that_is_not_there_is_refused():
 
 
 # The guide
+
+
+def test_what_a_method_trains_is_counted_on_the_model_and_from_its_shape_alike():
+    shape = ModelShape.from_config(LlamaConfig(**SHAPE))
+    for name, method in fair.METHODS.items():
+        counted = train.count(sweep.adapt(small(), sweep.group(method, 4, 8))).trainable
+        assert grounds.trained(name, shape, 4) == counted, name
+
+
+def test_what_is_left_holds_what_must_be_kept_to_answer_again():
+    shape = ModelShape.preset("llama-3-8b")
+    plain = grounds.kept("LoRA", shape, 16)
+    assert plain == 83_886_080  # 41,943,040 values of 2 bytes
+    assert grounds.kept("PiSSA", shape, 16) == 2 * plain
+    assert grounds.kept("rsLoRA", shape, 16) == plain
+    assert grounds.kept("LoftQ", shape, 16) > 50 * plain
+    assert plain < grounds.kept("AdaLoRA", shape, 16) < 1.01 * plain
+    assert grounds.kept("VeRA", shape, 16) < 0.05 * plain
+    assert "41,943,040" in str(grounds.costs())
 
 
 def test_every_path_ends_in_advice_with_reasons_and_sources():
