@@ -81,29 +81,55 @@ def on_rate(rows: Sequence[fair.Row], case: Case) -> Reason:
     )
 
 
-def none_ahead(plain: str, tried: Sequence[str], cases: Sequence[Case]) -> Reason:
-    """That no method which is left is shown to be better than the plain one."""
+def none_ahead(plain: str, tried: Sequence[str], cases: Sequence[Case], short: str) -> Reason:
+    """That no method which is left is shown to be better than the plain one at what is short."""
     if not tried:
         return Reason("no other method is left to compare", "your answers before")
+    better, instead = {
+        "short": (
+            f"has a lower loss than {plain}",
+            "raise the rank or gather examples before the method is changed",
+        ),
+        "forgets": (
+            f"keeps more old skills than {plain} without a higher loss",
+            "notebook 08 measures what steps and rank do to them",
+        ),
+    }[short]
     return Reason(
-        f"of {', '.join(tried)} none is shown ahead of {plain} on {said(cases)}: raise the rank or "
-        "gather examples before the method is changed",
+        f"of {', '.join(tried)} none is shown to be one that {better} on {said(cases)}: {instead}",
         "variants.jsonl",
     )
 
 
 def one_ahead(rows: Sequence[fair.Row], method: str, cases: Sequence[Case]) -> Reason:
-    """By how much a method is ahead, in each case."""
+    """How a method differs from the plain one in loss and in old skills, in each case."""
     other = fair.PAIRS.get(method, "LoRA")
     parts = []
     for case in cases:
-        gap = fair.difference(rows, method, other, case, "task_loss")
-        task, rival = (fair.mean(rows, name, case, "task").middle for name in (method, other))
-        parts.append(
-            f"{-gap.middle:.4f} nats below {other} ({-gap.high:.4f} to {-gap.low:.4f}; "
-            f"{task:.1%} against {rival:.1%} exactly right) on {case}"
+        loss, kept = (
+            fair.difference(rows, method, other, case, value)
+            for value in ("task_loss", "regression")
         )
-    return Reason(f"{method} ends {'; '.join(parts)}", "variants.jsonl")
+        parts.append(
+            f"on {case}, the loss differs by {loss.middle:+.4f} nats ({loss.low:+.4f} to "
+            f"{loss.high:+.4f}) and old skills by {kept.middle:+.1%} ({kept.low:+.1%} to "
+            f"{kept.high:+.1%})"
+        )
+    return Reason(f"{method} less {other}: {'; '.join(parts)}", "variants.jsonl")
+
+
+def on_old_skills(rows: Sequence[fair.Row], cases: Sequence[Case]) -> Reason:
+    """That old skills move with the rate too: one method, its base rounded, at two rates or one."""
+    parts = []
+    for case in cases:
+        gap = fair.difference(rows, "QLoRA", "LoRA", case, "regression")
+        ours, plain = (fair.best_rate(rows, name, case) for name in ("QLoRA", "LoRA"))
+        parts.append(f"{gap.middle:+.1%} at a rate of {ours:g} against {plain:g} on {case}")
+    return Reason(
+        f"old skills move with the rate as well, so a difference between methods may be one "
+        f"between rates: QLoRA less LoRA keeps {'; '.join(parts)}",
+        "variants.jsonl",
+    )
 
 
 def said(cases: Sequence[Case]) -> str:
