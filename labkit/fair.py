@@ -177,6 +177,7 @@ def behind(rows: Sequence[Row], case: Case, value: str = "task_loss") -> list[st
 def _signs(rows: Sequence[Row], case: Case, value: str) -> dict[str, int]:
     """By method: 1 where its interval shows it better, -1 worse, 0 neither; a loss is to be low."""
     found = {}
+    rows = [row for row in rows if row["split"] == "test" and row["steps"] == case.steps]
     for one, other in compared(rows, case).items():
         gap = difference(rows, one, other, case, value)
         sign = (gap.low > 0) - (gap.high < 0)
