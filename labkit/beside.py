@@ -1,6 +1,6 @@
 """A variant beside PEFT's: one base twice, the same start, the same batch, the same steps.
 
-    lora_pair(base, targets, change, ...)   LoRA, each of our layers changed by `change`
+    lora_pair(base, change, ...)            LoRA, each of our layers changed by `change`
     adalora_pair, vera_pair                 the kinds that have layers of their own
     pair.steps(batch)                       the losses of both, which must agree
     pair.apart()                            how far the updates and the bases lie apart
@@ -23,6 +23,7 @@ from labkit.loss import causal_loss
 
 RANK, ALPHA = 4, 12.0  # alpha is no rank and no twice the rank: a forgotten scale shows
 RATE = 0.004
+TARGETS = ("q_proj", "down_proj")  # a square map, and one whose sides differ
 TOLERANCE = 2e-4  # of the losses, relative: two orders of summation, a few steps on
 
 Batch = dict[str, Tensor]
@@ -90,8 +91,8 @@ class Pair:
 
 def lora_pair(
     base: nn.Module,
-    targets: Sequence[str],
     change: Callable[[LoRALinear], object] | None = None,
+    targets: Sequence[str] = TARGETS,
     **more: Any,  # noqa: ANN401
 ) -> Pair:
     """LoRA on two copies of `base`, at RANK and ALPHA.
@@ -113,7 +114,7 @@ def lora_pair(
     return pair
 
 
-def adalora_pair(base: nn.Module, targets: Sequence[str], **plan: Any) -> Pair:  # noqa: ANN401
+def adalora_pair(base: nn.Module, targets: Sequence[str] = TARGETS, **plan: Any) -> Pair:  # noqa: ANN401
     """AdaLoRA on two copies of `base`, from the same P and Q.
 
     Args:
@@ -131,7 +132,7 @@ def adalora_pair(base: nn.Module, targets: Sequence[str], **plan: Any) -> Pair: 
     return pair
 
 
-def vera_pair(base: nn.Module, targets: Sequence[str], rank: int, seed: int) -> Pair:
+def vera_pair(base: nn.Module, rank: int, seed: int, targets: Sequence[str] = TARGETS) -> Pair:
     """VeRA on two copies of `base`; each draws its frozen pair from `seed`."""
     import peft
 

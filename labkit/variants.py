@@ -33,10 +33,9 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 def rslora(layer: LoRALinear) -> LoRALinear:
-    """Scale by alpha / sqrt(rank), so that the update does not shrink as the rank grows.
+    """Scale by alpha / sqrt(rank), with an alpha that stays the same over all ranks.
 
-    The trap: alpha is meant to stay as it is over all ranks. With alpha = 2 rank on top, as for
-    plain LoRA, the scale grows like sqrt(rank).
+    The trap: with alpha = 2 rank, as for plain LoRA, the scale grows like sqrt(rank).
     """
     layer.scale = layer.alpha / math.sqrt(layer.rank)
     return layer
@@ -82,10 +81,9 @@ def _plain(layer: LoRALinear) -> Tensor:
 
 
 def principal(W: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Split a weight W (out, in) into its strongest `rank` directions and the rest.
+    """A (rank, in), B (out, rank) and a rest (out, in) such that scale * B A + rest is W.
 
-    Returns A (rank, in), B (out, rank) and the rest (out, in): scale * B A is the matrix of that
-    rank nearest to W, and scale * B A + rest is W. Both factors take the same share, the root.
+    No matrix of that rank is nearer to W than scale * B A; both factors have the same lengths.
     """
     U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     root = (S[:rank] / scale).sqrt()
@@ -152,10 +150,9 @@ def loftq(layer: LoRALinear, rounded: Rounding, steps: int = 1) -> LoRALinear:
 
 
 def shared_update(x: Tensor, A: Tensor, B: Tensor, b: Tensor, d: Tensor) -> Tensor:
-    """b * (B (d * (A x))), for x (..., in): the update of VeRA, shape (..., out).
+    """b * (B (d * (A x))), the update of VeRA, for x (..., in): shape (..., out), dtype of x.
 
-    A (rank, at least in) and B (at least out, rank) serve maps of every size: this one, whose b is
-    (out,), uses A's first `in` columns and B's first `out` rows. d is (rank,).
+    Of A (rank, at least in) the first columns serve, of B (at least out, rank) the first rows.
     """
     A, B = A[:, : x.shape[-1]].to(x.dtype), B[: len(b)].to(x.dtype)
     return b.to(x.dtype) * F.linear(d.to(x.dtype) * F.linear(x, A), B)

@@ -8,8 +8,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from labkit import adalora, beside, lora, variants
 
-TARGETS = ["q_proj", "down_proj"]
-
 
 @pytest.fixture(scope="module")
 def base():
@@ -29,7 +27,7 @@ def batch():
 
 def test_two_plain_ones_take_the_same_steps_and_leave_the_base_as_it_was(base, batch):
     before = copy.deepcopy(base.state_dict())
-    pair = beside.lora_pair(base, TARGETS)
+    pair = beside.lora_pair(base)
     assert pair.apart() == (0.0, 0.0)
     mine, its = pair.steps(batch)
     assert mine == its
@@ -41,18 +39,18 @@ def test_two_plain_ones_take_the_same_steps_and_leave_the_base_as_it_was(base, b
 
 def test_a_scale_that_is_forgotten_on_one_side_is_seen(base, batch):
     with pytest.raises(AssertionError):
-        beside.lora_pair(base, TARGETS, variants.rslora).steps(batch)
-    beside.lora_pair(base, TARGETS, variants.rslora, use_rslora=True).steps(batch)
+        beside.lora_pair(base, variants.rslora).steps(batch)
+    beside.lora_pair(base, variants.rslora, use_rslora=True).steps(batch)
 
 
 def test_starts_from_the_weight_are_worked_out_on_both_sides(base):
-    same = beside.lora_pair(base, TARGETS, variants.olora, init_lora_weights="olora").apart()
-    other = beside.lora_pair(base, TARGETS, variants.pissa, init_lora_weights="olora").apart()
+    same = beside.lora_pair(base, variants.olora, init_lora_weights="olora").apart()
+    other = beside.lora_pair(base, variants.pissa, init_lora_weights="olora").apart()
     assert max(same) < 1e-5 < min(other)
 
 
 def test_rates_of_ones_own_are_used(base, batch):
-    model = beside.lora_pair(base, TARGETS).ours
+    model = beside.lora_pair(base).ours
     groups = variants.lora_plus(model, 0.0, 2.0)
     found = beside.losses(model, batch, 3, groups)
     assert found[0] == found[-1]  # a rate of zero moves nothing
@@ -61,20 +59,20 @@ def test_rates_of_ones_own_are_used(base, batch):
 def test_both_prune_the_same_triplets_and_another_schedule_is_seen(base, batch):
     plan = {"init_r": 3, "target_r": 1, "total_step": 6, "tinit": 1, "tfinal": 1, "deltaT": 1}
     n = 4  # maps
-    pair = beside.adalora_pair(base, TARGETS, **plan)
+    pair = beside.adalora_pair(base, **plan)
     schedule = adalora.Schedule(3 * n, n, steps=6, warmup=1, final=1)
     stay = beside.pruned(pair, adalora.Pruner(pair.ours, schedule), batch)
     assert (stay[0], stay[-1]) == (3 * n, n)
-    pair = beside.adalora_pair(base, TARGETS, **plan)
+    pair = beside.adalora_pair(base, **plan)
     late = adalora.Schedule(3 * n, n, steps=6, warmup=3, final=1)
     with pytest.raises(AssertionError):
         beside.pruned(pair, adalora.Pruner(pair.ours, late), batch)
 
 
 def test_vera_takes_the_same_steps_from_one_seed_alone(base, batch):
-    pair = beside.vera_pair(base, TARGETS, rank=6, seed=5)
+    pair = beside.vera_pair(base, rank=6, seed=5)
     pair.steps(batch)
-    other = beside.vera_pair(base, TARGETS, rank=6, seed=6)
+    other = beside.vera_pair(base, rank=6, seed=6)
     beside.losses(other.theirs, batch)
     moved = max(layer.delta().abs().max().item() for layer, _ in pair.layers().values())
     assert pair.apart()[0] < 1e-3 * moved
