@@ -81,22 +81,30 @@ def on_rate(rows: Sequence[fair.Row], case: Case) -> Reason:
     )
 
 
-def none_ahead(plain: str, tried: Sequence[str], cases: Sequence[Case], short: str) -> Reason:
-    """That no method which is left is shown to be better than the plain one at what is short."""
+def none_ahead(
+    rows: Sequence[fair.Row], plain: str, tried: Sequence[str], cases: Sequence[Case], short: str
+) -> Reason:
+    """That no method which is left is shown better than the plain one in every case; which in some.
+
+    Args:
+        short: "short", the score, or "forgets", old skills.
+    """
     if not tried:
         return Reason("no other method is left to compare", "your answers before")
-    better, instead = {
-        "short": (
-            f"has a lower loss than {plain}",
-            "raise the rank or gather examples before the method is changed",
-        ),
+    value, better, instead = {
+        "short": ("task_loss", "a lower loss", "raise the rank or gather examples first"),
         "forgets": (
-            f"keeps more old skills than {plain} without a higher loss",
+            "regression",
+            "more old skills and no higher loss",
             "notebook 08 measures what steps and rank do to them",
         ),
     }[short]
+    some = [n for n in tried if any(n in fair.ahead(rows, case, value) for case in cases)]
+    partly = f" (ahead in {fair.VALUES[value]} in some case: {', '.join(some)})" if some else ""
     return Reason(
-        f"of {', '.join(tried)} none is shown to be one that {better} on {said(cases)}: {instead}",
+        f"none of {', '.join(tried)} is shown to have {better} than {plain} on "
+        f"{'both ' if len(cases) == 2 else ''}{said(cases)}"
+        f"{partly}: {instead}",
         "variants.jsonl",
     )
 
@@ -133,6 +141,7 @@ def on_old_skills(rows: Sequence[fair.Row], cases: Sequence[Case]) -> Reason:
 
 
 def said(cases: Sequence[Case]) -> str:
+    """Several cases as one."""
     return " and ".join(str(case) for case in cases)
 
 

@@ -147,7 +147,7 @@ def advise(answers: Answers, rows: Sequence[fair.Row] | None = None) -> Advice:
         reasons.append(grounds.SUFFICES)
     elif chosen == answers.plain:
         tried = left(answers)
-        reasons.append(grounds.none_ahead(chosen, tried, answers.cases, answers.quality))
+        reasons.append(grounds.none_ahead(rows, chosen, tried, answers.cases, answers.quality))
     else:
         reasons += [grounds.one_ahead(rows, chosen, answers.cases), grounds.price(chosen)]
     if answers.quality == "forgets":
