@@ -69,13 +69,13 @@ def of(rows: Sequence[Row], name: str, case: Case) -> list[Row]:
 
 def methods(rows: Sequence[Row], case: Case) -> list[str]:
     """Those of METHODS that have at least two runs which count in a case."""
-    there = [
-        name
-        for name in METHODS
-        for row in rows
-        if row["split"] == "test" and _key(name, case).items() <= row.items() and "task" in row
-    ]
-    return [name for name in METHODS if there.count(name) > 1]
+    counted = [row for row in rows if row["split"] == "test" and "task" in row]
+    return [name for name in METHODS if len(_matching(counted, name, case)) > 1]
+
+
+def _matching(rows: Sequence[Row], name: str, case: Case) -> list[Row]:
+    key = _key(name, case)
+    return [row for row in rows if all(row[field] == value for field, value in key.items())]
 
 
 def mean(rows: Sequence[Row], name: str, case: Case, value: str) -> Mean:
@@ -100,8 +100,8 @@ def tuning(rows: Sequence[Row], name: str, case: Case) -> dict[float, tuple[floa
     A rate at which a run stopped is left out: it was not chosen.
     """
     found: dict[float, list[Row]] = {}
-    for row in rows:
-        if row["split"] == "validation" and _key(name, case).items() <= row.items():
+    for row in _matching(rows, name, case):
+        if row["split"] == "validation":
             found.setdefault(row["lr"], []).append(row)
     return {
         lr: tuple(statistics.mean(r[value] for r in found[lr]) for value in ("task_loss", "task"))
@@ -166,12 +166,22 @@ def gaps(rows: Sequence[Row], case: Case) -> Table:
 
 def ahead(rows: Sequence[Row], case: Case, value: str = "task_loss") -> list[str]:
     """The methods whose interval shows them better than what they are compared with."""
-    lower = value == "task_loss"
-    found = []
+    return [name for name, sign in _signs(rows, case, value).items() if sign > 0]
+
+
+def behind(rows: Sequence[Row], case: Case, value: str = "task_loss") -> list[str]:
+    """The methods whose interval shows them worse than what they are compared with."""
+    return [name for name, sign in _signs(rows, case, value).items() if sign < 0]
+
+
+def _signs(rows: Sequence[Row], case: Case, value: str) -> dict[str, int]:
+    """By method: 1 where its interval shows it better, -1 worse, 0 neither; a loss is to be low."""
+    found = {}
+    rows = [row for row in rows if row["split"] == "test" and row["steps"] == case.steps]
     for one, other in compared(rows, case).items():
         gap = difference(rows, one, other, case, value)
-        if (gap.high < 0) if lower else (gap.low > 0):
-            found.append(one)
+        sign = (gap.low > 0) - (gap.high < 0)
+        found[one] = -sign if value == "task_loss" else sign
     return found
 
 

@@ -13,12 +13,15 @@ from typing import Any
 from labkit import fair, project, verdicts
 from labkit.intervals import by_rank
 from labkit.memory import GIB, ModelShape, TrainingSetup, adapter_parameters, estimate
+from labkit.memory import weight_bytes as nf4_bytes
+from labkit.table import Table
 from labkit.verdicts import Case
 
 EXAMPLE, RANK, BATCH, LENGTH = "llama-3-8b", 16, 1, 1024  # what the bytes are worked out for
 MOVED = ("PiSSA", "OLoRA", "LoftQ")  # their base is not the published one
 WAY = "bf16 checkpointed eager"  # of a step of DoRA, in labkit.verdicts
 PEFT = "PEFT 0.21, tuners/adalora and tuners/vera"
+VERA_RANK, WIDER = 256, 1.5  # as in labkit.sweep.variants: of VeRA, and AdaLoRA's start
 
 
 @dataclass(frozen=True)
@@ -78,32 +81,67 @@ def on_rate(rows: Sequence[fair.Row], case: Case) -> Reason:
     )
 
 
-def none_ahead(plain: str, tried: Sequence[str], cases: Sequence[Case]) -> Reason:
-    """That no method which is left is shown to be better than the plain one."""
+def none_ahead(
+    rows: Sequence[fair.Row], plain: str, tried: Sequence[str], cases: Sequence[Case], short: str
+) -> Reason:
+    """That no method which is left is shown better than the plain one in every case; which in some.
+
+    Args:
+        short: "short", the score, or "forgets", old skills.
+    """
     if not tried:
         return Reason("no other method is left to compare", "your answers before")
+    value, better, instead = {
+        "short": ("task_loss", "a lower loss", "raise the rank or gather examples first"),
+        "forgets": (
+            "regression",
+            "more old skills and no higher loss",
+            "notebook 08 measures what steps and rank do to them",
+        ),
+    }[short]
+    some = [n for n in tried if any(n in fair.ahead(rows, case, value) for case in cases)]
+    partly = f" (ahead in {fair.VALUES[value]} in some case: {', '.join(some)})" if some else ""
     return Reason(
-        f"of {', '.join(tried)} none is shown ahead of {plain} on {said(cases)}: raise the rank or "
-        "gather examples before the method is changed",
+        f"none of {', '.join(tried)} is shown to have {better} than {plain} on "
+        f"{'both ' if len(cases) == 2 else ''}{said(cases)}"
+        f"{partly}: {instead}",
         "variants.jsonl",
     )
 
 
 def one_ahead(rows: Sequence[fair.Row], method: str, cases: Sequence[Case]) -> Reason:
-    """By how much a method is ahead, in each case."""
+    """How a method differs from the plain one in loss and in old skills, in each case."""
     other = fair.PAIRS.get(method, "LoRA")
     parts = []
     for case in cases:
-        gap = fair.difference(rows, method, other, case, "task_loss")
-        task, rival = (fair.mean(rows, name, case, "task").middle for name in (method, other))
-        parts.append(
-            f"{-gap.middle:.4f} nats below {other} ({-gap.high:.4f} to {-gap.low:.4f}; "
-            f"{task:.1%} against {rival:.1%} exactly right) on {case}"
+        loss, kept = (
+            fair.difference(rows, method, other, case, value)
+            for value in ("task_loss", "regression")
         )
-    return Reason(f"{method} ends {'; '.join(parts)}", "variants.jsonl")
+        parts.append(
+            f"on {case}, the loss differs by {loss.middle:+.4f} nats ({loss.low:+.4f} to "
+            f"{loss.high:+.4f}) and old skills by {kept.middle:+.1%} ({kept.low:+.1%} to "
+            f"{kept.high:+.1%})"
+        )
+    return Reason(f"{method} less {other}: {'; '.join(parts)}", "variants.jsonl")
+
+
+def on_old_skills(rows: Sequence[fair.Row], cases: Sequence[Case]) -> Reason:
+    """That old skills move with the rate too: one method, its base rounded, at two rates or one."""
+    parts = []
+    for case in cases:
+        gap = fair.difference(rows, "QLoRA", "LoRA", case, "regression")
+        ours, plain = (fair.best_rate(rows, name, case) for name in ("QLoRA", "LoRA"))
+        parts.append(f"{gap.middle:+.1%} at a rate of {ours:g} against {plain:g} on {case}")
+    return Reason(
+        f"old skills move with the rate as well, so a difference between methods may be one "
+        f"between rates: QLoRA less LoRA keeps {'; '.join(parts)}",
+        "variants.jsonl",
+    )
 
 
 def said(cases: Sequence[Case]) -> str:
+    """Several cases as one."""
     return " and ".join(str(case) for case in cases)
 
 
@@ -131,6 +169,52 @@ def start(method: str) -> tuple[str, float]:
     rows = [r for r in rows_of("variants_starts.jsonl") if r["name"] == method.lower()]
     row = max(rows, key=lambda r: r["size"][0] * r["size"][1])
     return " x ".join(map(str, row["size"])), row["ratio"]["median"]
+
+
+def trained(method: str, shape: ModelShape, rank: int) -> int:
+    """How many values a method trains in all seven projections."""
+    sizes = shape.projections.values()  # (out, in)
+    if method == "full":
+        return shape.linear
+    if method == "VeRA":
+        return shape.layers * sum(VERA_RANK + out for out, _ in sizes)
+    if method == "AdaLoRA":
+        wide = round(WIDER * rank)
+        return adapter_parameters(shape, wide) + shape.layers * len(sizes) * wide
+    return adapter_parameters(shape, rank, dora=method == "DoRA")
+
+
+def kept(method: str, shape: ModelShape, rank: int) -> int:
+    """Bytes in 16 bits that a method leaves beside the published base.
+
+    PiSSA and OLoRA leave a plain LoRA of twice the rank, which holds start and end; LoftQ also its
+    own rounded base; AdaLoRA the triplets that stay; VeRA its vectors, since a seed gives the rest.
+    """
+    if method in ("PiSSA", "OLoRA"):
+        return 2 * adapter_parameters(shape, 2 * rank)
+    if method == "LoftQ":
+        return 2 * adapter_parameters(shape, rank) + nf4_bytes(shape)
+    if method == "AdaLoRA":
+        maps = shape.layers * len(shape.projections)
+        return 2 * (adapter_parameters(shape, rank) + maps * rank)
+    return 2 * trained(method, shape, rank)
+
+
+def costs(model: str = EXAMPLE, rank: int = RANK) -> Table:
+    """What trains and what is left, for each method, beside LoRA's."""
+    shape = ModelShape.preset(model)
+    plain = trained("LoRA", shape, rank)
+    lines = [
+        (
+            name,
+            f"{trained(name, shape, rank):,}",
+            f"{trained(name, shape, rank) / plain:.3g}",
+            f"{kept(name, shape, rank) / 1e6:,.1f}",
+        )
+        for name in fair.METHODS
+    ]
+    head = ("", "values that train", "of LoRA's", "left in 16 bits, MB")
+    return Table(head, lines, f"{model}, rank {rank}, seven projections; VeRA at {VERA_RANK}")
 
 
 def on_tenants(many: bool, merged: bool) -> Reason:

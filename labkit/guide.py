@@ -8,8 +8,10 @@ The rule, in the order it is applied:
 
     1  a base that does not fit is rounded to 4 bits: QLoRA; else LoRA
     2  a method that the serving rules out is out
-    3  another method is advised only where the score is short, and only if its rows are ahead in
-       every recorded case of that many steps, each interval of the paired difference beside zero
+    3  another method is advised only where something is short, and only if its rows are ahead in
+       every recorded case of that many steps, each interval of the paired difference beside zero:
+       in the loss where the score is short; in the old skills, and not behind in the loss, where
+       these are
 
 The reasons are those of `labkit.grounds`. The rows are of the tiny model and one task: that a
 method is not ahead there does not say that it never is.
@@ -32,8 +34,8 @@ QUESTIONS = {  # field of Answers: the question, and each answer in words
         {"fits": "it fits", "tight": "it does not"},
     ),
     "quality": (
-        "Is the score short, with rate and rank tuned?",
-        {"enough": "no", "short": "yes"},
+        "What is short, with rate and rank tuned?",
+        {"enough": "nothing", "short": "the score", "forgets": "old skills"},
     ),
     "tenants": ("How many adapters share the base?", {"one": "one", "many": "many"}),
     "serving": (
@@ -110,17 +112,25 @@ def left(answers: Answers) -> list[str]:
 
 
 def worth(rows: Sequence[fair.Row], answers: Answers) -> list[str]:
-    """Of the methods that are left, those shown ahead in every case of these steps."""
-    ahead = [fair.ahead(rows, case) for case in answers.cases]
-    return [name for name in left(answers) if all(name in found for found in ahead)]
+    """Of the methods that are left, those shown better at what is short, in every case."""
+    cases = answers.cases
+    if answers.quality == "enough":
+        return []
+    if answers.quality == "short":
+        ahead = [fair.ahead(rows, case) for case in cases]
+        worse = []
+    else:
+        ahead = [fair.ahead(rows, case, "regression") for case in cases]
+        worse = [name for case in cases for name in fair.behind(rows, case)]
+    fit = [name for name in left(answers) if all(name in found for found in ahead)]
+    return [name for name in fit if name not in worse]
 
 
 def choose(rows: Sequence[fair.Row], answers: Answers) -> str:
     """The plain method, or of those that are worth it the one with the lowest loss."""
     better = worth(rows, answers)
-    if answers.quality == "enough" or not better:
-        return answers.plain
-    return min(better, key=lambda n: fair.mean(rows, n, answers.cases[0], "task_loss").middle)
+    loss = {n: fair.mean(rows, n, answers.cases[0], "task_loss").middle for n in better}
+    return min(loss, key=loss.__getitem__, default=answers.plain)
 
 
 def advise(answers: Answers, rows: Sequence[fair.Row] | None = None) -> Advice:
@@ -130,14 +140,18 @@ def advise(answers: Answers, rows: Sequence[fair.Row] | None = None) -> Advice:
         rows: of the sweep of variants; None: those that are recorded.
     """
     rows = grounds.rows_of("variants.jsonl") if rows is None else rows
+    rows = [row for row in rows if row["steps"] == answers.cases[0].steps]
     chosen = choose(rows, answers)
     reasons = [grounds.on_memory(rows, answers.cases[0]), grounds.on_rate(rows, answers.cases[0])]
     if answers.quality == "enough":
         reasons.append(grounds.SUFFICES)
     elif chosen == answers.plain:
-        reasons.append(grounds.none_ahead(chosen, left(answers), answers.cases))
+        tried = left(answers)
+        reasons.append(grounds.none_ahead(rows, chosen, tried, answers.cases, answers.quality))
     else:
         reasons += [grounds.one_ahead(rows, chosen, answers.cases), grounds.price(chosen)]
+    if answers.quality == "forgets":
+        reasons.append(grounds.on_old_skills(rows, answers.cases))
     reasons.append(grounds.on_tenants(answers.tenants == "many", answers.serving == "merged"))
     if answers.serving == "vllm":
         reasons.append(grounds.NOT_IN_VLLM)
@@ -152,9 +166,15 @@ def paths(rows: Sequence[fair.Row] | None = None) -> list[Advice]:
 
 
 def table(rows: Sequence[fair.Row] | None = None) -> Table:
-    """Every path: the method, and the answers in words."""
-    lines = [(advice.method, *advice.answers.said.values()) for advice in paths(rows)]
-    return Table(("advice", *QUESTIONS), lines, "every path through the questions")
+    """Every path: a line for what is to be trained, a column for how it is to answer."""
+    lines: dict[str, list[str]] = {}
+    head: dict[str, None] = {}
+    for advice in paths(rows):
+        said = advice.answers.said
+        line = f"16 bits: {said['memory']}; short: {said['quality']}; steps: {said['steps']}"
+        lines.setdefault(line, []).append(advice.method)
+        head[f"{said['tenants']}, {said['serving']}"] = None
+    return Table(("", *head), [(line, *cells) for line, cells in lines.items()])
 
 
 def explorer() -> Explorer:

@@ -9,13 +9,15 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from labkit import adalora, fair, guide, intervals, lora, train
+from labkit import adalora, fair, grounds, guide, intervals, lora, train
 from labkit.bench import variants as bench
 from labkit.data import Encoded
 from labkit.figures import picture
 from labkit.figures import variants as draw
 from labkit.history import Settings
+from labkit.memory import ModelShape
 from labkit.models import load
+from labkit.sweep import frame
 from labkit.sweep import variants as sweep
 
 SHAPE = {
@@ -54,6 +56,7 @@ def test_every_case_has_every_method_and_one_rank_less_run_serves_all_ranks():
     options.rank = [2]
     assert {spec.rank for spec in sweep.groups(options)} == {2, 0, sweep.VERA_RANK}
     assert set(fair.METHODS.values()) == set(sweep.METHODS)
+    assert (grounds.VERA_RANK, grounds.WIDER) == (sweep.VERA_RANK, sweep.WIDER)
     cases = [(case.rank, case.steps) for case in fair.CASES]
     assert cases == list(sweep.CASES)
     with pytest.raises(ValueError, match="method='mora' is none of lora, dora"):
@@ -291,9 +294,28 @@ def test_a_method_that_is_not_there_is_refused():
 # The guide
 
 
+def test_what_a_method_trains_is_counted_on_the_model_and_from_its_shape_alike():
+    shape = ModelShape.from_config(LlamaConfig(**SHAPE))
+    for name, method in fair.METHODS.items():
+        counted = train.count(sweep.adapt(small(), sweep.group(method, 4, 8))).trainable
+        assert grounds.trained(name, shape, 4) == counted, name
+
+
+def test_what_is_left_holds_what_must_be_kept_to_answer_again():
+    shape = ModelShape.preset("llama-3-8b")
+    plain = grounds.kept("LoRA", shape, 16)
+    assert plain == 83_886_080  # 41,943,040 values of 2 bytes
+    assert grounds.kept("PiSSA", shape, 16) == 2 * plain
+    assert grounds.kept("rsLoRA", shape, 16) == plain
+    assert grounds.kept("LoftQ", shape, 16) > 50 * plain
+    assert plain < grounds.kept("AdaLoRA", shape, 16) < 1.01 * plain
+    assert grounds.kept("VeRA", shape, 16) < 0.05 * plain
+    assert "41,943,040" in str(grounds.costs())
+
+
 def test_every_path_ends_in_advice_with_reasons_and_sources():
     found = guide.paths(toy())
-    assert len(found) == len({advice.answers for advice in found}) == 2**5
+    assert len(found) == len({advice.answers for advice in found}) == 3 * 2**4
     for advice in found:
         assert advice.method in fair.METHODS
         assert len(advice.reasons) >= 4
@@ -306,7 +328,7 @@ def test_the_plain_method_stays_unless_the_score_is_short_and_another_is_ahead()
     ahead = toy(pissa=-0.05, dora=-0.08, loftq=-0.05)
     for advice in guide.paths(ahead):
         answers = advice.answers
-        if answers.quality == "enough":
+        if answers.quality != "short":  # the toy's old skills do not differ
             assert advice.method == answers.plain
         elif answers.memory == "tight":
             assert advice.method == "LoftQ"
@@ -320,7 +342,22 @@ def test_a_method_that_is_ahead_in_one_of_two_cases_is_not_advised():
     short = guide.Answers(quality="short")
     assert fair.ahead(rows, fair.CASES[0]) == ["OLoRA"]
     assert guide.advise(short, rows).method == "LoRA"
+    assert "(ahead in loss, nats in some case: OLoRA)" in str(guide.advise(short, rows))
     assert guide.advise(replace(short, steps="more"), rows).method == "OLoRA"
+
+
+def test_where_old_skills_are_short_a_method_must_keep_more_and_have_no_higher_loss():
+    rows = toy(vera=0.05)
+    for row in rows:
+        if row["split"] == "test" and row["method"] in ("vera", "olora", "dora"):
+            row["regression"] += 0.1
+    few = guide.Answers(quality="forgets")
+    assert guide.worth(rows, few) == ["DoRA", "OLoRA"]
+    assert guide.worth(rows, replace(few, serving="vllm")) == ["OLoRA"]
+    assert guide.worth(rows, replace(few, quality="short")) == []
+    assert "old skills by +" in str(guide.advise(replace(few, serving="vllm"), rows))
+    assert guide.advise(few, toy()).method == "LoRA"
+    assert "more old skills and no higher loss" in str(guide.advise(few, toy()))
 
 
 def test_an_answer_that_is_none_is_refused():
@@ -329,10 +366,16 @@ def test_an_answer_that_is_none_is_refused():
 
 
 def test_the_twin_of_the_menus_has_every_path():
-    rows = toy()
-    lines = guide.table(rows).rows
-    assert len(lines) == 32
-    assert [line[0] for line in lines] == [advice.method for advice in guide.paths(rows)]
+    rows = toy(pissa=-0.05, dora=-0.08)
+    table = guide.table(rows)
+    assert len(table.rows) * (len(table.head) - 1) == len(guide.paths(rows))
+    by_hand = {
+        "16 bits: it fits; short: the score; steps: a few": ["DoRA", "PiSSA"] * 2,
+        "16 bits: it does not; short: the score; steps: a few": ["QLoRA"] * 4,
+    }
+    found = {line: cells for line, *cells in table.rows}
+    assert by_hand.items() <= found.items()
+    assert table.head[1:3] == ("one, merged into the base", "one, unmerged, by vLLM")
     menus = guide.explorer().controls
     assert [menu.name for menu in menus] == list(guide.QUESTIONS)
     for menu in menus:
@@ -346,8 +389,7 @@ def test_the_title_of_the_differences_names_what_is_apart():
     rows = toy(pissa=-0.05, vera=0.05)
     made = draw.gaps_picture(rows, FEW, ["task_loss"])
     gap = fair.difference(rows, "PiSSA", "LoRA", FEW, "task_loss")
-    assert "better: PiSSA" in made.svg
-    assert "worse: VeRA" in made.svg
+    assert "better: PiSSA; worse: VeRA" in made.svg
     assert f"PiSSA less LoRA {gap.middle:+.3g}" in made.alt
 
 
@@ -366,3 +408,103 @@ def test_rates_curves_maps_and_costs_say_their_finding():
     costs = {"LoRA": 100.0, "VeRA": 5.0, "full": 1000.0}
     made = picture("a", lambda ax: draw.cost_bars(ax, costs, "values that train"))
     assert "at most 10 times LoRA" in made.svg
+
+
+# The rows themselves
+
+ROWS = fair.runs()
+
+
+def test_every_group_was_tuned_over_its_six_rates_and_then_run_with_five_seeds():
+    options = argparse.Namespace(steps=None, rank=None, methods=list(sweep.METHODS))
+    groups = sweep.groups(options)
+    tuned, final = {}, {}
+    for row in ROWS:
+        spec = frame.spec_of(row)
+        where = tuned if row["split"] == "validation" else final
+        where.setdefault(spec.group, []).append((spec.lr, spec.seed))
+    best = frame.best_rates([row for row in ROWS if row["split"] == "validation"])
+    assert set(tuned) == set(final) == set(groups)
+    for group in groups:
+        wanted = {(lr, seed) for lr in sweep.rates(group) for seed in frame.TUNING_SEEDS}
+        assert set(tuned[group]) == wanted and len(tuned[group]) == len(wanted)
+        assert sorted(final[group]) == [(best[group], seed) for seed in frame.SEEDS]
+    assert {row["gpu"] for row in ROWS} == {"NVIDIA H100 80GB HBM3"}
+    assert not [row for row in ROWS if "stopped" in row]
+
+
+def test_every_best_rate_lies_inside_what_was_tried_and_they_span_256():
+    for case in fair.CASES:
+        names = fair.methods(ROWS, case)
+        assert names == list(fair.METHODS)
+        assert not [name for name in names if fair.at_edge(ROWS, name, case)]
+    best = {name: fair.best_rate(ROWS, name, FEW) for name in fair.METHODS}
+    assert best["VeRA"] / best["LoRA+"] == pytest.approx(256)
+    assert best["LoRA"] / best["rsLoRA"] == pytest.approx(4)  # the ratio of their scales
+
+
+def test_no_variant_is_ahead_of_lora_in_loss_but_one_in_one_case():
+    found = {str(case): fair.ahead(ROWS, case) for case in fair.CASES}
+    assert list(found.values()) == [[], ["OLoRA", "full"], []]
+    behind = [fair.behind(ROWS, case) for case in fair.CASES]
+    assert behind == [["AdaLoRA", "VeRA"], ["VeRA", "LoftQ"], ["AdaLoRA"]]
+
+
+def test_at_20_steps_every_method_has_the_task():
+    for name in fair.METHODS:
+        assert fair.mean(ROWS, name, MORE, "task").middle > 0.98, name
+
+
+def test_old_skills_differ_where_the_loss_does_not():
+    found = [fair.ahead(ROWS, case, "regression") for case in fair.CASES]
+    assert found[0] == ["rsLoRA", "LoRA+", "PiSSA", "OLoRA", "AdaLoRA", "VeRA", "QLoRA"]
+    assert found[1] == ["AdaLoRA", "VeRA"]
+    assert found[2] == ["rsLoRA", "LoRA+", "OLoRA", "AdaLoRA", "VeRA", "full"]
+    assert fair.behind(ROWS, fair.CASES[1], "regression") == ["LoRA+", "PiSSA"]
+
+
+def test_adalora_spends_the_ranks_it_was_given():
+    for case in fair.CASES:
+        ranks = fair.allocation(ROWS, "AdaLoRA", case, "ranks")
+        assert sum(map(sum, ranks.values())) == 42 * case.rank
+
+
+def test_the_guide_on_the_rows_advises_three_methods():
+    found = guide.paths()
+    assert {advice.method for advice in found} == {"LoRA", "QLoRA", "rsLoRA"}
+    for advice in found:
+        other = advice.method == "rsLoRA"
+        answers = advice.answers
+        wanted = (answers.memory, answers.quality, answers.steps) == ("fits", "forgets", "more")
+        assert other == wanted
+
+
+def test_a_number_in_the_advice_is_that_of_the_rows():
+    text = str(guide.advise(guide.Answers(quality="forgets", steps="more", tenants="many")))
+    gap = fair.difference(ROWS, "rsLoRA", "LoRA", MORE, "regression")
+    assert f"old skills by {gap.middle:+.1%} ({gap.low:+.1%} to {gap.high:+.1%})" in text
+    tried = fair.tuning(ROWS, "LoRA", MORE)
+    worst = max(loss for loss, _ in tried.values()) / min(loss for loss, _ in tried.values())
+    assert f"{worst:,.0f} times the loss of the best" in text
+    shape = ModelShape.preset("llama-3-8b")
+    assert f"{2 * lora_numbers(shape, 16) / 1e6:.1f} MB" in text
+    assert f"{2 * shape.parameters / 1e9:.1f} GB" in text
+
+
+def lora_numbers(shape, rank):
+    """From the shapes of the maps, by hand."""
+    h, i, k = shape.hidden, shape.intermediate, shape.kv_heads * shape.head_dim
+    return shape.layers * rank * (2 * (h + h) + 2 * (h + k) + 3 * (h + i))
+
+
+def test_an_svd_costs_more_than_a_qr_and_loftq_five_of_them():
+    rows = {
+        row["name"]: row["ratio"]
+        for row in grounds.rows_of("variants_starts.jsonl")
+        if row["size"] == [8192, 2048]
+    }
+    assert rows["lora"]["high"] < rows["qlora"]["low"] < rows["olora"]["low"]
+    assert rows["olora"]["high"] < rows["pissa"]["low"]
+    assert rows["loftq"]["median"] / rows["pissa"]["median"] == pytest.approx(5, rel=0.05)
+    size, ratio = grounds.start("LoftQ")
+    assert (size, ratio) == ("8192 x 2048", rows["loftq"]["median"])

@@ -7,9 +7,11 @@ all else grey, and every method has its name beside it.
 
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 from labkit import fair
 from labkit.figures.base import BLUE, GREY, INK, ORANGE, Picture, picture
@@ -17,6 +19,7 @@ from labkit.intervals import Mean
 from labkit.verdicts import Case
 
 BARS = 0.72  # height of a bar, of 1
+WIDE = 46  # letters of a title over one of two panels
 
 
 def gap_points(
@@ -41,6 +44,8 @@ def gap_points(
     better = [n for n, gap in gaps.items() if (gap.high < 0 if lower else gap.low > 0)]
     worse = [n for n, gap in gaps.items() if (gap.low > 0 if lower else gap.high < 0)]
     ax.set(title=_finding(better, worse, len(gaps)), xlabel=f"difference: {unit}")
+    if not lower:
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.set_yticks(range(len(gaps)), list(gaps))
     ax.invert_yaxis()
     return ax
@@ -52,7 +57,8 @@ def _finding(better: Sequence[str], worse: Sequence[str], of: int) -> str:
         return ", ".join(short) if short else "none"
 
     rest = of - len(better) - len(worse)
-    return f"better: {named(better)}\nworse: {named(worse)}; no difference shown: {rest} of {of}"
+    text = f"better: {named(better)}; worse: {named(worse)}; no difference shown: {rest} of {of}"
+    return textwrap.fill(text, WIDE)
 
 
 def gaps_picture(
@@ -109,7 +115,7 @@ def tuning_curves(
             color=_colour(name, shown), zorder=_order(name, shown), label=_label(name, shown),
         )  # fmt: skip
     ax.set(
-        title=f"a rate off by a few factors of two: up to {widest:,.0f} times the loss",
+        title=f"off the best rate:\nup to {widest:,.0f} times the loss",
         yscale="log",
         xlabel="rate / the method's best rate",
         ylabel="validation loss, nats",
