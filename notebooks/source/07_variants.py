@@ -456,8 +456,8 @@ Table(("Llama-3.2-1B, seven projections", *head), rows)
 #
 # Ten kinds of adapter and full fine-tuning learn the letters of notebook 04: the same letters,
 # steps and batch, alpha = 2 rank. Each has six rates, a factor of two apart, on the validation
-# letters. Five other seeds then run at the best one, and are scored on the test letters and on what
-# the base knew before. The steps are few on purpose: with a hundred, all answer nearly every letter.
+# letters. Five other seeds then run at the best one, scored on the test letters and on what the
+# base knew before. The steps are few on purpose: with a hundred, all answer nearly every letter.
 #
 # **Predict first:** of eight variants, how many end with a lower loss than LoRA, or than QLoRA for
 # LoftQ?
