@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from labkit import fair, grounds, lora, measure
+from labkit import fair, grounds, guide, lora, measure
 from labkit.sweep.variants import group
 
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "07_variants.ipynb"
@@ -234,3 +234,21 @@ def test_the_run_made_again_is_the_recorded_one():
 
 def test_the_rows_say_where_they_were_made():
     assert {row["gpu"] for row in RUNS} == {"NVIDIA H100 80GB HBM3"}
+
+
+# Section 6: the guide
+
+
+def test_the_guide_leaves_the_plain_methods_in_one_branch_alone():
+    elsewhere = {}
+    for advice in guide.paths():
+        if advice.method != advice.answers.plain:
+            elsewhere.setdefault(advice.method, []).append(advice.answers)
+    assert set(elsewhere) == {"rsLoRA"}
+    assert {(a.memory, a.quality, a.steps) for a in elsewhere["rsLoRA"]} == {
+        ("fits", "forgets", "more")
+    }
+    (found,) = [text for text in texts() if "all sets of answers" in text]
+    said = dict(re.findall(r"'(\w+)': (\d+)", found.split("all sets of answers")[1]))
+    assert sum(map(int, said.values())) == len(guide.paths())
+    assert int(said["rsLoRA"]) == len(elsewhere["rsLoRA"])
