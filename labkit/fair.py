@@ -1,6 +1,7 @@
 """What the recorded runs of LoRA's variants say: each at its own rate, beside LoRA, seed by seed.
 
     data/measurements/variants.jsonl    python -m labkit.sweep variants
+    data/measurements/slower.jsonl      python -m labkit.sweep slower: LoRA at half its best rate
 
 Every method had six learning rates, a factor of two apart, on the validation set; then five seeds
 at its best one, scored on the test set. Two methods are compared run by run: the same seed draws
@@ -39,10 +40,28 @@ MISSES = 0.05  # of 95% intervals, where nothing differs
 VALUES = {"task_loss": "loss, nats", "task": "exactly right", "regression": "old skills kept"}
 
 
+def _read(name: str) -> list[Row]:
+    path = project.data("measurements", name)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def runs() -> list[Row]:
     """Every run of the sweep, those that tuned a rate included."""
-    path = project.data("measurements", "variants.jsonl")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return _read("variants.jsonl")
+
+
+def slower() -> list[Row]:
+    """The control: LoRA at its tuned rate, "whole", and at "half" of it."""
+    return _read("slower.jsonl")
+
+
+def halved(control: Sequence[Row], value: str) -> Mean:
+    """LoRA at half of its tuned rate less LoRA at the whole of it, over the same seeds."""
+    half, whole = (
+        {row["seed"]: row[value] for row in chosen(control, method=share)}
+        for share in ("half", "whole")
+    )
+    return mean_of([half[seed] - whole[seed] for seed in half if seed in whole])
 
 
 def _key(name: str, case: Case) -> dict[str, Any]:

@@ -11,8 +11,8 @@ The rule, in the order it is applied:
     3  another method is advised only where the score is short, and only if its rows are ahead in
        every recorded case of that many steps, each interval of the paired difference beside zero
 
-Old skills choose no method: the rates were tuned by the task alone, and a lower rate keeps more of
-them by itself, so the rows cannot tell a method from its rate.
+Old skills choose no method: the rates were tuned by the task alone, and LoRA at half of its rate
+keeps more of them as well, so these rows cannot tell a method from its rate.
 
 The reasons are those of `labkit.grounds`. The rows are of the tiny model and one task: that a
 method is not ahead there does not say that it never is.

@@ -6,7 +6,7 @@
     ranks      LoRA at ranks from 1 to 64 beside full fine-tuning
     dora       LoRA, DoRA, and both on a base in 4 bits
     variants   the variants of LoRA
-    slower     LoRA below its best rate, the control beside them
+    slower     LoRA at half of its best rate, the control beside them
 
 A sweep is a module here with `groups(options)`, `rates(spec)` and `adapt(model, spec)`. Where a
 run is to say more than losses and scores, or to act between its steps, it has an

@@ -1,9 +1,8 @@
-"""LoRA at its tuned rate and below it: what the rate alone does to what the model could before.
+"""LoRA at its tuned rate and at half of it: what the rate alone does to the old skills.
 
     method     learning rate
     whole      that of the lowest validation loss, from the rows of the sweep "variants"
     half       half of it
-    quarter    a quarter of it
 
 The control beside the sweep of variants: there each method has a rate of its own, tuned on the task
 alone, and the methods differ in the old skills that they keep. Here nothing differs but the rate.
@@ -19,8 +18,8 @@ from labkit import fair, lora
 from labkit.sweep import variants
 from labkit.sweep.frame import Spec
 
-SHARES = {"whole": 1.0, "half": 0.5, "quarter": 0.25}
-CASES = ((16, 8), (16, 20))  # rank and steps
+SHARES = {"whole": 1.0, "half": 0.5}
+CASE = (16, 8)  # rank and steps
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def groups(options: argparse.Namespace) -> list[Spec]:
-    """LoRA in both cases, once for each share of its rate."""
+    """LoRA once for each share of its rate."""
     del options
-    plain = [variants.group("lora", *case) for case in CASES]
-    return [replace(spec, sweep="slower", method=name) for spec in plain for name in SHARES]
+    plain = variants.group("lora", *CASE)
+    return [replace(plain, sweep="slower", method=name) for name in SHARES]
 
 
 def rates(spec: Spec) -> Sequence[float]:
