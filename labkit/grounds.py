@@ -82,29 +82,21 @@ def on_rate(rows: Sequence[fair.Row], case: Case) -> Reason:
 
 
 def none_ahead(
-    rows: Sequence[fair.Row], plain: str, tried: Sequence[str], cases: Sequence[Case], short: str
+    rows: Sequence[fair.Row], plain: str, tried: Sequence[str], cases: Sequence[Case]
 ) -> Reason:
     """That no method which is left is shown better than the plain one in every case; which in some.
 
     Args:
-        short: "short", the score, or "forgets", old skills.
+        tried: the methods that are left.
     """
     if not tried:
         return Reason("no other method is left to compare", "your answers before")
-    value, better, instead = {
-        "short": ("task_loss", "a lower loss", "raise the rank or gather examples first"),
-        "forgets": (
-            "regression",
-            "more old skills and no higher loss",
-            "notebook 08 measures what steps and rank do to them",
-        ),
-    }[short]
-    some = [n for n in tried if any(n in fair.ahead(rows, case, value) for case in cases)]
-    partly = f" (ahead in {fair.VALUES[value]} in some case: {', '.join(some)})" if some else ""
+    some = [n for n in tried if any(n in fair.ahead(rows, case) for case in cases)]
+    partly = f" (in one of them: {', '.join(some)})" if some else ""
     return Reason(
-        f"none of {', '.join(tried)} is shown to have {better} than {plain} on "
-        f"{'both ' if len(cases) == 2 else ''}{said(cases)}"
-        f"{partly}: {instead}",
+        f"none of {', '.join(tried)} is shown to have a lower loss than {plain} on "
+        f"{'both ' if len(cases) == 2 else ''}{said(cases)}{partly}: raise the rank or gather "
+        "examples before the method is changed",
         "variants.jsonl",
     )
 
@@ -126,16 +118,18 @@ def one_ahead(rows: Sequence[fair.Row], method: str, cases: Sequence[Case]) -> R
     return Reason(f"{method} less {other}: {'; '.join(parts)}", "variants.jsonl")
 
 
-def on_old_skills(rows: Sequence[fair.Row], cases: Sequence[Case]) -> Reason:
-    """That old skills move with the rate too: one method, its base rounded, at two rates or one."""
+def on_old_skills(rows: Sequence[fair.Row], tried: Sequence[str], cases: Sequence[Case]) -> Reason:
+    """Which methods keep more, and that a rate alone does so: LoRA, its base rounded or not."""
+    more = [n for n in tried if all(n in fair.ahead(rows, case, "regression") for case in cases)]
     parts = []
     for case in cases:
         gap = fair.difference(rows, "QLoRA", "LoRA", case, "regression")
         ours, plain = (fair.best_rate(rows, name, case) for name in ("QLoRA", "LoRA"))
         parts.append(f"{gap.middle:+.1%} at a rate of {ours:g} against {plain:g} on {case}")
     return Reason(
-        f"old skills move with the rate as well, so a difference between methods may be one "
-        f"between rates: QLoRA less LoRA keeps {'; '.join(parts)}",
+        f"more old skills are kept by {', '.join(more) or 'none'} of what is left; but every rate "
+        f"was tuned by the task alone, and a rate moves them too (QLoRA less LoRA: "
+        f"{'; '.join(parts)}), so lower the rate before the method is changed",
         "variants.jsonl",
     )
 

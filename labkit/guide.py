@@ -8,10 +8,11 @@ The rule, in the order it is applied:
 
     1  a base that does not fit is rounded to 4 bits: QLoRA; else LoRA
     2  a method that the serving rules out is out
-    3  another method is advised only where something is short, and only if its rows are ahead in
-       every recorded case of that many steps, each interval of the paired difference beside zero:
-       in the loss where the score is short; in the old skills, and not behind in the loss, where
-       these are
+    3  another method is advised only where the score is short, and only if its rows are ahead in
+       every recorded case of that many steps, each interval of the paired difference beside zero
+
+Old skills choose no method: the rates were tuned by the task alone, and a lower rate keeps more of
+them by itself, so the rows cannot tell a method from its rate.
 
 The reasons are those of `labkit.grounds`. The rows are of the tiny model and one task: that a
 method is not ahead there does not say that it never is.
@@ -112,18 +113,14 @@ def left(answers: Answers) -> list[str]:
 
 
 def worth(rows: Sequence[fair.Row], answers: Answers) -> list[str]:
-    """Of the methods that are left, those shown better at what is short, in every case."""
-    cases = answers.cases
-    if answers.quality == "enough":
+    """Of the methods that are left, those shown to have a lower loss in every case of these steps.
+
+    None where the score is not short.
+    """
+    if answers.quality != "short":
         return []
-    if answers.quality == "short":
-        ahead = [fair.ahead(rows, case) for case in cases]
-        worse = []
-    else:
-        ahead = [fair.ahead(rows, case, "regression") for case in cases]
-        worse = [name for case in cases for name in fair.behind(rows, case)]
-    fit = [name for name in left(answers) if all(name in found for found in ahead)]
-    return [name for name in fit if name not in worse]
+    ahead = [fair.ahead(rows, case) for case in answers.cases]
+    return [name for name in left(answers) if all(name in found for found in ahead)]
 
 
 def choose(rows: Sequence[fair.Row], answers: Answers) -> str:
@@ -145,13 +142,12 @@ def advise(answers: Answers, rows: Sequence[fair.Row] | None = None) -> Advice:
     reasons = [grounds.on_memory(rows, answers.cases[0]), grounds.on_rate(rows, answers.cases[0])]
     if answers.quality == "enough":
         reasons.append(grounds.SUFFICES)
+    elif answers.quality == "forgets":
+        reasons.append(grounds.on_old_skills(rows, left(answers), answers.cases))
     elif chosen == answers.plain:
-        tried = left(answers)
-        reasons.append(grounds.none_ahead(rows, chosen, tried, answers.cases, answers.quality))
+        reasons.append(grounds.none_ahead(rows, chosen, left(answers), answers.cases))
     else:
         reasons += [grounds.one_ahead(rows, chosen, answers.cases), grounds.price(chosen)]
-    if answers.quality == "forgets":
-        reasons.append(grounds.on_old_skills(rows, answers.cases))
     reasons.append(grounds.on_tenants(answers.tenants == "many", answers.serving == "merged"))
     if answers.serving == "vllm":
         reasons.append(grounds.NOT_IN_VLLM)
