@@ -239,16 +239,16 @@ def test_the_rows_say_where_they_were_made():
 # Section 6: the guide
 
 
-def test_the_guide_leaves_the_plain_methods_in_one_branch_alone():
-    elsewhere = {}
-    for advice in guide.paths():
-        if advice.method != advice.answers.plain:
-            elsewhere.setdefault(advice.method, []).append(advice.answers)
-    assert set(elsewhere) == {"rsLoRA"}
-    assert {(a.memory, a.quality, a.steps) for a in elsewhere["rsLoRA"]} == {
-        ("fits", "forgets", "more")
-    }
+def test_half_of_all_answers_end_at_lora_and_half_at_qlora_by_memory_alone():
+    paths = guide.paths()
+    assert {(a.answers.memory, a.method) for a in paths} == {("fits", "LoRA"), ("tight", "QLoRA")}
     (found,) = [text for text in texts() if "all sets of answers" in text]
     said = dict(re.findall(r"'(\w+)': (\d+)", found.split("all sets of answers")[1]))
-    assert sum(map(int, said.values())) == len(guide.paths())
-    assert int(said["rsLoRA"]) == len(elsewhere["rsLoRA"])
+    assert said == {"LoRA": str(len(paths) // 2), "QLoRA": str(len(paths) // 2)}
+
+
+def test_where_old_skills_are_short_the_rate_is_named():
+    for steps in guide.CASES:
+        said = str(guide.advise(guide.Answers(quality="forgets", steps=steps)))
+        assert "old skills" in said
+        assert "rate" in said.split("old skills", 1)[1]

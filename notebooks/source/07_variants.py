@@ -555,14 +555,13 @@ print(guide.advise(guide.Answers("tight", "short", "many", "vllm", "more")), "\n
 print("all sets of answers:", dict(Counter(advice.method for advice in guide.paths())))
 
 # %% [markdown]
-# Memory decides between LoRA and QLoRA. Where the score is short nothing else is advised, as no
-# method has a lower loss in every case of its steps: tune the rate, raise the rank, add examples.
+# Memory decides between LoRA and QLoRA, and over all sets of answers half end at each. Where the
+# score is short nothing else is advised, as no method has a lower loss in every case of its steps:
+# tune the rate, raise the rank, add examples. Where old skills are short, it says who keeps more,
+# and that the rate moves it as well.
 #
-# One branch leads elsewhere: where old skills are short, the base fits and 20 steps can be paid, it
-# is rsLoRA, with a warning that a lower rate may do as much. Serving rules some out beforehand:
-# vLLM loads plain LoRA files.
-#
-# Change an answer, and watch which sentence changes with it.
+# Serving rules some out beforehand: vLLM loads plain LoRA files. Change an answer, and watch which
+# sentence changes with it.
 
 # %%
 guide.explorer()
