@@ -12,7 +12,6 @@ import torch
 from transformers import LlamaConfig
 
 from labkit import fair, grounds, guide, lora, measure
-from labkit.sweep.variants import group
 
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "07_variants.ipynb"
 CELLS = nbformat.read(SOLVED, as_version=4).cells
@@ -212,9 +211,15 @@ def test_the_old_skills_of_lora_are_behind_six_variants_and_qlora_only_at_anothe
     assert level.low <= 0 <= level.high
 
 
-def test_rslora_at_rank_16_is_lora_at_alpha_128():
-    spec = group("rslora", 16, 8)
-    assert spec.scale == 128 / 16
+def test_lora_at_half_its_rate_keeps_as_many_old_skills():
+    rows = fair.slower()
+    gained, loss = fair.halved(rows, "regression"), fair.halved(rows, "task_loss")
+    assert gained.middle == pytest.approx(0.04, abs=0.005)
+    assert gained.low > 0
+    assert gained.n == 3
+    assert loss.low <= 0 <= loss.high
+    assert {row["gpu"] for row in rows} == {None}
+    assert any(str(gained) in text and "at half its rate" in text for text in texts())
 
 
 def test_the_table_names_who_is_ahead_as_the_rows_do():
