@@ -10,6 +10,7 @@ Read in this order; each module is one idea and imports only modules above it.
     fused        the same for chosen parts of one fused matrix
     readings     what the recorded adapters say: directions, intruders, overlaps, cuts
     verdicts     what the recorded runs about DoRA say, with intervals and costs
+    fair         what the recorded runs of LoRA's variants say, each at its own rate
     directions   rows of a weight as lengths and directions, and DoRA written plainly
     stretched    the element-wise end of DoRA, in one kernel, and what its slope keeps
     dora         row lengths and directions of a weight, learned apart
@@ -49,12 +50,15 @@ Read in this order; each module is one idea and imports only modules above it.
     interchange  adapter folders as PEFT writes and reads them
     updates      the pairs of factors that an adapter is made of, by layer and projection
     adapter_files  the updates in an adapter file that a learner brings
+    beside       a variant beside PEFT's: the same start, a few steps
     machine      which GPU, driver and versions a row was measured with
     memory       where fine-tuning memory goes: closed form, dry run, measurement
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
     browse       explorers over adapters: spectra and overlaps of any map
     budget       what a run needs, serves and costs: pure functions under controls
+    grounds      sentences about LoRA's variants whose numbers are worked out
+    guide        which way to adapt a model: five questions, an answer, its reasons
     watch        a training run as it goes
     exercises    judges, hints, quiz and the progress board
     pins         what is installed, against the pins or the ranges
@@ -62,8 +66,8 @@ Read in this order; each module is one idea and imports only modules above it.
     pretrain     python -m labkit.pretrain: makes the tiny model
     finetune     python -m labkit.finetune: the fine-tune without a browser
     measure      python -m labkit.measure: the real size, on a GPU
-    bench        python -m labkit.bench: our layers beside the libraries', in turns
     sweep        python -m labkit.sweep: many tuned fine-tunes, kept as rows
+    bench        python -m labkit.bench: our layers beside the libraries', in turns
     notebook     one source file as two notebooks
     build        python -m labkit.build: makes the notebooks
 """

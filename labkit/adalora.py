@@ -128,6 +128,21 @@ class Schedule:
         return step == last or (self.warmup < step < last and step % self.every == 0)
 
 
+def weakest(scores: Sequence[Tensor], budget: int) -> list[Tensor]:
+    """Which triplets to switch off, so that `budget` of them stay in all layers together.
+
+    Args:
+        scores: of each layer, one for each of its triplets, shape (rank,).
+
+    Returns, for each layer, a mask (rank,): True where the triplet is switched off.
+    """
+    together = torch.cat(list(scores))
+    if budget >= len(together):
+        return [torch.zeros_like(score, dtype=torch.bool) for score in scores]
+    limit = together.kthvalue(len(together) - budget).values
+    return [score <= limit for score in scores]
+
+
 class Pruner:
     """Keeps every entry's score and switches off the triplets that score least.
 
@@ -171,9 +186,7 @@ class Pruner:
             self.watch()
         budget = self.schedule.budget(step)
         if self.schedule.prunes(step):
-            scores = [self.scores(layer) for layer in self.layers]
-            limit = torch.cat(scores).kthvalue(self.schedule.start - budget).values
-            self.off = [score <= limit for score in scores]
+            self.off = weakest([self.scores(layer) for layer in self.layers], budget)
         if self.schedule.prunes(step) or step > last:
             for layer, off in zip(self.layers, self.off, strict=True):
                 layer.e[off] = 0.0

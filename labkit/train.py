@@ -193,22 +193,38 @@ def _between_steps() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+def _all_of(
+    groups: Sequence[dict[str, Any]], trained: Sequence[nn.Parameter]
+) -> Sequence[dict[str, Any]]:
+    """The groups themselves, once it is sure that they hold all that trains and nothing else."""
+    held = {id(p) for group in groups for p in group["params"]}
+    if held != {id(p) for p in trained}:
+        raise ValueError(
+            f"the groups hold {len(held)} parameters and {len(trained)} train: give each that "
+            "trains a group, and no other"
+        )
+    return groups
+
+
 class _Run:
     """The state of one call of `fit`."""
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Settings, groups: Sequence[dict[str, Any]] | None
+    ) -> None:
         self.model, self.settings = model, settings
         trained = list(checkpoint.trained(model).values())
         if not trained:
             raise ValueError("nothing trains: attach adapters first, or unfreeze the model")
         self.device = trained[0].device
         self.optimizer = torch.optim.AdamW(
-            trained,
+            _all_of(groups, trained) if groups else trained,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             fused=self.device.type == "cuda",
         )
         self.optimizer.register_step_pre_hook(_refuse_broken_gradients)
+        self.shares = [group["lr"] / settings.lr for group in self.optimizer.param_groups]
         self.steps: list[Step] = []
         self.random = checkpoint.random_state()
         if settings.checkpoint:
@@ -241,8 +257,8 @@ class _Run:
         begin, number = time.perf_counter(), len(self.steps)
         self.random = checkpoint.random_state()  # a broken step gives it back
         rate = learning_rate(number, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
+            group["lr"] = share * rate
         moved = [{k: v.to(self.device) for k, v in part.items()} for part in parts]
         loss = training_step(self.model, self.optimizer, moved, loss_of, self.settings.clip)
         tokens = sum(part["input_ids"].numel() for part in parts)
@@ -257,6 +273,7 @@ def fit(
     on_step: Callable[[Step], None] | None = None,
     loss: Loss = causal_loss,
     resume: bool = False,
+    groups: Sequence[dict[str, Any]] | None = None,
 ) -> History:
     """Train what trains in `model`, in place.
 
@@ -264,14 +281,17 @@ def fit(
         items: encoded examples; a step takes `batch * accumulate` of them.
         on_step: called after each step, for a progress bar or a curve.
         resume: go on from `settings.checkpoint`.
+        groups: of the optimizer, as `variants.lora_plus` makes them: the rate of each keeps its
+            ratio to `settings.lr` over all steps. None: what trains, in one group.
 
     Raises:
         TrainingStopped: the loss is no number, memory ran out, the run was interrupted or the
             checkpoint could not be written; the message says what to change and what is kept.
-        ValueError: if nothing trains, or a batch is larger than the data.
+        ValueError: if nothing trains, the groups are not what trains, or a batch is larger than
+            the data.
     """
     torch.manual_seed(settings.seed)
-    run = _Run(model, settings)
+    run = _Run(model, settings, groups)
     if resume:
         run.resume()
     was_training = model.training

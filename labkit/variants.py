@@ -33,10 +33,9 @@ Rounding = Callable[[Tensor], Tensor]
 
 
 def rslora(layer: LoRALinear) -> LoRALinear:
-    """Scale by alpha / sqrt(rank), so that the update does not shrink as the rank grows.
+    """Scale by alpha / sqrt(rank), with an alpha that stays the same over all ranks.
 
-    The trap: alpha is meant to stay as it is over all ranks. With alpha = 2 rank on top, as for
-    plain LoRA, the scale grows like sqrt(rank).
+    The trap: with alpha = 2 rank, as for plain LoRA, the scale grows like sqrt(rank).
     """
     layer.scale = layer.alpha / math.sqrt(layer.rank)
     return layer
@@ -81,11 +80,15 @@ def _plain(layer: LoRALinear) -> Tensor:
     return dense(layer.base).detach().float()
 
 
-def _halves(W: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
-    """A (rank, in) and B (out, rank) such that scale * B A is the best of its rank to W."""
-    U, S, V = torch.linalg.svd(W, full_matrices=False)
+def principal(W: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A (rank, in), B (out, rank) and a rest (out, in) such that scale * B A + rest is W.
+
+    No matrix of that rank is nearer to W than scale * B A; both factors have the same lengths.
+    """
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     root = (S[:rank] / scale).sqrt()
-    return root[:, None] * V[:rank], U[:, :rank] * root
+    A, B = root[:, None] * Vh[:rank], U[:, :rank] * root
+    return A, B, W - scale * B @ A
 
 
 def pissa(layer: LoRALinear) -> LoRALinear:
@@ -96,9 +99,7 @@ def pissa(layer: LoRALinear) -> LoRALinear:
     Raises:
         TypeError: if the base is in 4 bits already.
     """
-    W = _plain(layer)
-    A, B = _halves(W, layer.rank, layer.scale)
-    return _start_at(layer, A, B, W - layer.scale * B @ A)
+    return _start_at(layer, *principal(_plain(layer), layer.rank, layer.scale))
 
 
 def olora(layer: LoRALinear) -> LoRALinear:
@@ -113,12 +114,27 @@ def olora(layer: LoRALinear) -> LoRALinear:
     return _start_at(layer, A, B, W - layer.scale * B @ A)
 
 
+def alternate(
+    W: Tensor, rounded: Rounding, rank: int, scale: float, steps: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A rounded base, and the pair that makes up for what its rounding loses, in turns.
+
+    Each step rounds W - scale * B A, then takes the best pair for what W less that base is. Returns
+    A (rank, in), B (out, rank) and the base (out, in), which is rounded; W stays as it is.
+    """
+    low = torch.zeros_like(W)
+    for _ in range(steps):
+        base = rounded(W - low)
+        A, B, _rest = principal(W - base, rank, scale)
+        low = scale * B @ A
+    return A, B, base
+
+
 def loftq(layer: LoRALinear, rounded: Rounding, steps: int = 1) -> LoRALinear:
     """Let A and B make up for what rounding the base loses; the base becomes the rounded weight.
 
-    Alternates: round W - scale * B A, then take the best pair for what that lost. The trap: what
-    NF4 loses is nearly white noise, so a small rank catches a small share of it. PEFT's own leaves
-    the scale out of A and B, so there alpha must equal the rank.
+    The trap: what NF4 loses is nearly white noise, so a small rank catches a small share of it.
+    PEFT's own leaves the scale out of A and B, so there alpha must equal the rank.
 
     Args:
         rounded: a weight (out, in) to the same weight as a few bits store it, in float32.
@@ -130,13 +146,16 @@ def loftq(layer: LoRALinear, rounded: Rounding, steps: int = 1) -> LoRALinear:
     """
     if steps < 1:
         raise ValueError(f"steps={steps} must be at least 1")
-    W = _plain(layer)
-    low = torch.zeros_like(W)
-    for _ in range(steps):
-        Q = rounded(W - low)
-        A, B = _halves(W - Q, layer.rank, layer.scale)
-        low = layer.scale * B @ A
-    return _start_at(layer, A, B, Q)
+    return _start_at(layer, *alternate(_plain(layer), rounded, layer.rank, layer.scale, steps))
+
+
+def shared_update(x: Tensor, A: Tensor, B: Tensor, b: Tensor, d: Tensor) -> Tensor:
+    """b * (B (d * (A x))), the update of VeRA, for x (..., in): shape (..., out), dtype of x.
+
+    Of A (rank, at least in) the first columns serve, of B (at least out, rank) the first rows.
+    """
+    A, B = A[:, : x.shape[-1]].to(x.dtype), B[: len(b)].to(x.dtype)
+    return b.to(x.dtype) * F.linear(d.to(x.dtype) * F.linear(x, A), B)
 
 
 class VeRALinear(nn.Module):
@@ -159,8 +178,7 @@ class VeRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        A, B = self.A[:, : self.in_features].to(x.dtype), self.B[: self.out_features].to(x.dtype)
-        return self.base(x) + self.b.to(x.dtype) * F.linear(self.d.to(x.dtype) * F.linear(x, A), B)
+        return self.base(x) + shared_update(x, self.A, self.B, self.b, self.d)
 
     def delta(self) -> Tensor:
         """What this adds to the weight, shape (out, in)."""

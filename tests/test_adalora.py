@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from labkit.adalora import Pruner, Schedule, SVDLinear, inject_svd, orthogonality, triplets
+from labkit.adalora import Pruner, Schedule, SVDLinear, inject_svd, orthogonality, triplets, weakest
 
 RANK, ALPHA, STEPS = 6, 15.0, 20
 PLAN = {"warmup": 3, "final": 4, "every": 2}
@@ -161,3 +161,10 @@ def test_the_score_of_a_triplet_counts_its_e_its_column_and_its_row():
     want[1] = once(10.0) / 6
     want[2] = once(14.0) / 14
     torch.testing.assert_close(pruner.scores(layer), want)
+
+
+def test_the_weakest_are_chosen_over_all_layers_together():
+    scores = [torch.tensor([9.0, 1.0, 8.0]), torch.tensor([2.0, 3.0])]
+    off = weakest(scores, budget=2)
+    assert [mask.tolist() for mask in off] == [[False, True, False], [True, True]]
+    assert not any(mask.any() for mask in weakest(scores, budget=5))

@@ -79,6 +79,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "loss",
         "train",
         "prepare",
+        "beside",
         "evaluate",
         "rounding",
         "adapters",

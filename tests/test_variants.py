@@ -301,3 +301,13 @@ def test_a_variant_changes_nothing_but_its_own_layers():
     model = ours(variants.rslora)
     for name in ("up", "down"):
         assert torch.equal(model.get_submodule(name).base.weight, before[f"{name}.weight"])
+
+
+def test_an_update_of_two_factors_from_the_weight_is_the_nearest_and_gives_it_back():
+    from labkit.lowrank import nearest
+
+    W = net().up.weight.detach()
+    A, B, rest = variants.principal(W, RANK, 4.0)
+    torch.testing.assert_close(4.0 * B @ A, nearest(W, RANK))
+    torch.testing.assert_close(4.0 * B @ A + rest, W)
+    torch.testing.assert_close(A.norm(dim=1), B.norm(dim=0))

@@ -5,6 +5,7 @@
     timing     steps in turns, medians and their intervals, peak bytes
     lora       LoRALinear, PEFT's layer and loralib's formula
     nf4        NF4 and bitsandbytes; what a code costs the tiny model
+    variants   the starts of LoRA's variants, which decompose the weight first
 
 A subject is a module here with `arguments(parser)` and `rows(options)`, which yields one dict for
 each thing measured. All that is compared is measured in one run on one machine, in turns.

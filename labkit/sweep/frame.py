@@ -71,7 +71,7 @@ def module(sweep: str) -> ModuleType:
 
 
 @functools.cache
-def _base(kind: str) -> models.Loaded:
+def loaded(kind: str) -> models.Loaded:
     return models.load("tiny", "nf4" if kind == "nf4" else None, torch.float32)
 
 
@@ -79,7 +79,7 @@ def _base(kind: str) -> models.Loaded:
 def _items(sweep: str, learns: str) -> list[data.Encoded]:
     """What a run learns from, in tokens."""
     found = data.examples("train") if learns == "task" else module(sweep).examples(learns)
-    return [data.encode(_base("float32").tokenizer, example) for example in found]
+    return [data.encode(loaded("float32").tokenizer, example) for example in found]
 
 
 def _scored(spec: Spec) -> list[data.Example]:
@@ -93,15 +93,17 @@ def _scored(spec: Spec) -> list[data.Example]:
 
 def run(spec: Spec, watch: Callable[[nn.Module, Spec], Observer | None] | None = None) -> Row:
     """Train and score one run in this process, looked at by `watch` or the sweep's `observer`."""
-    base, sweep = _base(spec.base), module(spec.sweep)
+    base, sweep = loaded(spec.base), module(spec.sweep)
     torch.manual_seed(spec.seed)
     model = sweep.adapt(copy.deepcopy(base.model), spec)
     watch = watch or getattr(sweep, "observer", lambda *_: None)
     watcher = watch(model, spec)
+    more = getattr(sweep, "fitting", lambda *_: {})(model, spec)
     settings = Settings(steps=spec.steps, batch=spec.batch, lr=spec.lr, seed=spec.seed)
     row = asdict(spec) | {"trainable": train.count(model).trainable}
     try:
-        history = train.fit(model, _items(spec.sweep, spec.learns), settings, on_step=watcher)
+        items = _items(spec.sweep, spec.learns)
+        history = train.fit(model, items, settings, on_step=watcher, **more)
     except TrainingStopped as stopped:
         return row | {"stopped": str(stopped)} | machine()
     losses = [round(loss, 4) for loss in history.losses]
