@@ -11,14 +11,11 @@ from labkit.exercises import ex09_wrong as bank
 from labkit.exercises.ex09_gather import judge_gathered
 from labkit.exercises.ex09_quiz import QUESTIONS
 from labkit.exercises.exercise import Exercise
-from labkit.serve import (
-    adapter_folder,
-    gathered,
-    lost_share,
-    merge_qlora,
-    tenant_gib,
-    vllm_problems,
-)
+from labkit.serve.economics import tenant_gib
+from labkit.serve.export import vllm_problems
+from labkit.serve.gather import gathered
+from labkit.serve.merging import lost_share, merge_qlora
+from labkit.serve.shelf import adapter_folder
 
 __all__ = ["EXERCISES", "QUESTIONS", "TITLE"]
 
@@ -110,7 +107,8 @@ EXERCISES = [
         hints=(
             "vLLM computes B A beside the base, in slots of one rank. Which fields of the config "
             "ask for anything else?",
-            "refused: r above max_rank, use_dora, modules_to_save, bias other than none",
+            "refused: what REFUSED names and is set; r above max_rank; bias other than none; a "
+            "target outside the seven projections",
             "Each field that is refused has its own reason, and all are told at once, so that an "
             "export is mended in one go. What an older folder does not have is not set.",
         ),

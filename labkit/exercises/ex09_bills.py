@@ -14,6 +14,12 @@ EXPORT = _bank(
     "    dora = {'use_dora': 'merge it'} if c.get('use_dora') else {}\n"
     "    more = {'modules_to_save': 'merge it'} if c.get('modules_to_save') else {}\n"
     "    bias = {'bias': 'merge it'} if c.get('bias', 'none') != 'none' else {}\n"
+    "    seven = set('q_proj k_proj v_proj o_proj gate_proj up_proj down_proj'.split())\n"
+    "    ranks = {'rank_pattern': 'one'} if c.get('rank_pattern') else {}\n"
+    "    alphas = {'alpha_pattern': 'one'} if c.get('alpha_pattern') else {}\n"
+    "    odd = {t.rpartition('.')[2] for t in c['target_modules']} - seven\n"
+    "    heads = {'target_modules': 'leave it out'} if odd else {}\n"
+    "    more, bias = more | ranks | alphas, bias | heads\n"
     "    right = high | dora | more | bias",
     (
         ("refuses nothing", "rank 17 is above 16", "{}"),
@@ -23,9 +29,13 @@ EXPORT = _bank(
         ("fixed at 64", "{'r': 17}, max_rank=16", "({'r': 'x'} if c['r'] > 64 else {}) | dora | more | bias"),
         ("never above 64", "rank 128 loads where max_lora_rank is 256", "right | ({'r': 'x'} if c['r'] > 64 else {})"),
         ("no DoRA", "vLLM has no DoRA: use_dora", "high | more | bias"),
-        ("no whole modules", "modules_to_save must be refused", "high | dora | bias"),
+        ("no whole modules", "modules_to_save must be refused", "high | dora | ranks | alphas | bias"),
         ("refuses an empty list", "an empty modules_to_save saves nothing", "right | ({'modules_to_save': 'x'} if c.get('modules_to_save') is not None else {})"),
-        ("no bias", "trained biases are not loaded", "high | dora | more"),
+        ("no bias", "trained biases are not loaded", "high | dora | more | heads"),
+        ("no ranks by map", "drops rank_pattern in silence", "{k: v for k, v in right.items() if k != 'rank_pattern'}"),
+        ("no alphas by map", "drops alpha_pattern in silence", "{k: v for k, v in right.items() if k != 'alpha_pattern'}"),
+        ("takes the head", "an adapter of the head is none of", "{k: v for k, v in right.items() if k != 'target_modules'}"),
+        ("short names alone", "a full name ends in one of the seven", "right | ({'target_modules': 'x'} if set(c['target_modules']) - seven else {})"),
         ("refuses rsLoRA", "rsLoRA is another scale", "right | ({'use_rslora': 'x'} if c.get('use_rslora') else {})"),
         ("refuses a large alpha", "alpha is a factor", "right | ({'lora_alpha': 'x'} if c['lora_alpha'] > 2 * c['r'] else {})"),
         ("first field alone", "name every field that is refused", "dict(list(right.items())[:1])"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.exercises.ex09_judges import NONE, number
-from labkit.serve import UnknownAdapter
+from labkit.serve.shelf import UnknownAdapter
 
 # --- 09.4 which folder a name means -----------------------------------------------------------
 
@@ -108,6 +108,8 @@ PLAIN = {
     "use_rslora": False,
     "modules_to_save": None,
     "bias": "none",
+    "rank_pattern": {},
+    "alpha_pattern": {},
     "target_modules": ["q_proj", "v_proj"],
 }
 EXPORTS = (  # what differs from PLAIN, the largest rank, what must be refused, said otherwise
@@ -119,6 +121,10 @@ EXPORTS = (  # what differs from PLAIN, the largest rank, what must be refused, 
     ({"modules_to_save": ["lm_head"]}, 16, {"modules_to_save"}, "vLLM loads no whole modules beside A and B: modules_to_save must be refused"),
     ({"modules_to_save": []}, 16, set(), "an empty modules_to_save saves nothing: it loads"),
     ({"bias": "all"}, 16, {"bias"}, "trained biases are not loaded: bias must be \"none\""),
+    ({"rank_pattern": {"q_proj": 8}}, 16, {"rank_pattern"}, "vLLM knows one rank for all maps and drops rank_pattern in silence: refuse it"),
+    ({"alpha_pattern": {"q_proj": 8}}, 16, {"alpha_pattern"}, "vLLM scales by one alpha and drops alpha_pattern in silence: refuse it"),
+    ({"target_modules": ["q_proj", "lm_head"]}, 16, {"target_modules"}, "an adapter of the head is none of the seven projections: target_modules must be refused"),
+    ({"target_modules": ["model.layers.0.mlp.down_proj"]}, 16, set(), "a full name ends in one of the seven projections: it loads"),
     ({"use_rslora": True}, 16, set(), "rsLoRA is another scale, alpha / sqrt(r), which vLLM computes: it loads"),
     ({"lora_alpha": 512}, 16, set(), "alpha is a factor; vLLM has no limit for it"),
     ({"r": 64, "use_dora": True, "bias": "lora_only"}, 16, {"r", "use_dora", "bias"}, "name every field that is refused, not the first alone"),
@@ -138,7 +144,7 @@ def judge_export(answer: Callable[[dict[str, Any], int], Any]) -> str | None:
             return f"{change or 'nothing changed'}, max_rank={limit}: {words}"
         if not all(isinstance(why, str) and why.strip() for why in got.values()):
             return "each field needs a reason, a sentence that says what to do"
-    for name in ("use_dora", "modules_to_save", "bias"):
+    for name in ("use_dora", "modules_to_save", "bias", "rank_pattern", "alpha_pattern"):
         config = {field: value for field, value in PLAIN.items() if field != name}
         if answer(config, 16):
             return f"older folders have no {name!r}: a field that is not there is not set"

@@ -113,7 +113,7 @@ GATHERED = (
     ),
 )  # fmt: skip
 
-_NAMES = "import os, re\nfrom pathlib import Path\nfrom labkit.serve import UnknownAdapter\n"
+_NAMES = "import os, re\nfrom pathlib import Path\nfrom labkit.serve.shelf import UnknownAdapter\n"
 _FOLDER = (
     _NAMES + "def f(root, name):\n    folder = root / name\n    if {refuse}:\n"
     "        raise UnknownAdapter(name)\n    return folder"
