@@ -47,6 +47,7 @@ Read in this order; each module is one idea and imports only modules above it.
     interchange  adapter folders as PEFT writes and reads them
     machine      which GPU, driver and versions a row was measured with
     memory       where fine-tuning memory goes: closed form, dry run, measurement
+    serve        one base, many adapters: merged, gathered, exported, served
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
     budget       what a run needs, serves and costs: pure functions under controls

@@ -1,0 +1,128 @@
+"""An adapter in the layout that vLLM loads: its limits checked, then the command that serves it.
+
+    vllm_problems(config, max_rank)    what vLLM would refuse, or drop without a word
+    export(folder, out)                adapter_config.json and adapter_model.safetensors, checked
+    command(base, folders)             vllm serve BASE --enable-lora --lora-modules ada=PATH ...
+
+vLLM reads r, lora_alpha, target_modules, bias, modules_to_save, use_rslora and use_dora. Any other
+field is dropped in silence, so a rank or alpha by layer would be served with the wrong scale.
+
+Source: vllm/lora/peft_helper.py (fields, DoRA, modules_to_save), vllm/lora/lora_model.py (modules,
+by the tensors' names), vllm/config/lora.py (MaxLoRARanks), docs/features/lora.md (the command).
+Left out on purpose: adapters of embeddings and heads, and the engine itself.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from labkit.adapters import CONFIG, WEIGHTS, AdapterError
+from labkit.interchange import PREFIX
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
+FIELDS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_rslora", "use_dora")
+
+
+def vllm_problems(config: Mapping[str, Any], max_rank: int = 16) -> dict[str, str]:
+    """What keeps vLLM from serving an adapter: field of adapter_config.json to one sentence.
+
+    Empty if vLLM loads it and computes what PEFT does. rsLoRA is served.
+
+    Args:
+        config: the content of adapter_config.json.
+        max_rank: the server's --max-lora-rank.
+    """
+    found = {}
+    if config["r"] > max_rank:
+        found["r"] = f"rank {config['r']} is above --max-lora-rank {max_rank}: raise the limit"
+    if config.get("use_dora"):
+        found["use_dora"] = "vLLM has no DoRA: merge the adapter into a model of its own"
+    if config.get("modules_to_save"):
+        found["modules_to_save"] = "vLLM loads no whole modules: train LoRA on them, or merge"
+    if config.get("bias", "none") != "none":
+        found["bias"] = "vLLM loads no trained biases: train with bias='none'"
+    for field in ("rank_pattern", "alpha_pattern"):
+        if config.get(field):
+            found[field] = f"vLLM drops {field} and scales by one rank and alpha: use one of each"
+    seven = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    targets = config["target_modules"]
+    named = {
+        str(t).rpartition(".")[2] for t in ([targets] if isinstance(targets, str) else targets)
+    }
+    if odd := named - seven - {"all-linear"}:
+        found["target_modules"] = f"{min(odd)} is none of the seven projections: leave it out"
+    return found
+
+
+def rank_limit(rank: int) -> int:
+    """The smallest --max-lora-rank that vLLM allows and that takes adapters of `rank`.
+
+    Raises:
+        AdapterError: if none does.
+    """
+    for limit in RANKS:
+        if rank <= limit:
+            return limit
+    raise AdapterError(f"rank {rank} is above vLLM's largest limit, {RANKS[-1]}: merge the adapter")
+
+
+def check(folder: Path, max_rank: int | None = None) -> dict[str, Any]:
+    """The config of an adapter that vLLM serves.
+
+    Raises:
+        AdapterError: names every problem, and the way out.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            names = list(file.keys())
+        problems = vllm_problems(config, max_rank or rank_limit(config["r"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{folder.name} has no readable adapter: {error}") from error
+    seven = set("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
+    for name in names:
+        map_, _, kind = name.removesuffix(".weight").rpartition(".")
+        plain = name.startswith(PREFIX) and name.endswith(".weight")
+        if not plain or kind not in ("lora_A", "lora_B") or map_.rpartition(".")[2] not in seven:
+            problems[name] = "vLLM takes lora_A and lora_B of the seven projections alone"
+            break
+    if problems:
+        raise AdapterError(f"vLLM cannot serve {folder.name}: " + "; ".join(problems.values()))
+    return config
+
+
+def export(folder: Path, out: Path) -> Path:
+    """Write the adapter in `folder` to `out` as vLLM loads it; returns `out`.
+
+    Raises:
+        AdapterError: if vLLM would refuse it, or serve something else.
+    """
+    config = check(folder)
+    said = {field: config[field] for field in FIELDS if field in config}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes())
+    (out / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    return out
+
+
+def command(base: str, folders: Mapping[str, Path], max_loras: int | None = None) -> str:
+    """The shell command that serves a base with these adapters, by name.
+
+    Args:
+        max_loras: adapters in one batch; None: all of them.
+
+    Raises:
+        AdapterError: if vLLM would refuse one of them.
+    """
+    if not folders:
+        raise AdapterError("no adapters to serve: name at least one")
+    limit = max(rank_limit(check(folder)["r"]) for folder in folders.values())
+    modules = " ".join(shlex.quote(f"{name}={folder}") for name, folder in folders.items())
+    return (
+        f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {modules} "
+        f"--max-lora-rank {limit} --max-loras {max_loras or len(folders)}"
+    )
