@@ -5,17 +5,17 @@
 
 Bytes become money by the cards they need: a card holds its memory times `share`, the rest is left
 to keys and values and to the engine. A card is paid for whether requests come or not.
+Prices are those of data/gpus.json, with their date and source.
 Left out on purpose: traffic. A card that is busy needs a second one before its memory is full.
 """
 
 import math
 from dataclasses import dataclass
 
-from labkit.memory import ModelShape, serving
-from labkit.memory.gpus import Gpu
+from labkit.memory import Gpu, ModelShape, SetupError, gpu, serving
 from labkit.table import Table
 
-HOURS = 730  # in a month of 365.25 / 12 days, rounded
+HOURS = 730  # in a month: 365.25 / 12 days, rounded
 
 
 def tenant_gib(base_bytes: int, numbers: int, tenants: int, width: int = 2) -> float:
@@ -30,44 +30,53 @@ def tenant_gib(base_bytes: int, numbers: int, tenants: int, width: int = 2) -> f
 
 
 @dataclass(frozen=True)
+class Way:
+    """One way to hold all tenants."""
+
+    name: str
+    bytes: int  # on the GPUs, keys and values left out
+    cards: int
+    tenants: int
+    dollars_per_hour: float
+
+    @property
+    def tenant(self) -> float:
+        """Bytes of one tenant."""
+        return self.bytes / self.tenants
+
+    @property
+    def monthly(self) -> float:
+        """Dollars of one tenant in a month."""
+        return self.cards * self.dollars_per_hour * HOURS / self.tenants
+
+
+@dataclass(frozen=True)
 class Tenancy:
-    """So many tenants on one kind of card: bytes, cards and money a month, by the two ways."""
+    """So many tenants on one kind of card, by the two ways."""
 
     tenants: int
     adapter: int  # bytes of one adapter in 16 bits
-    shared: int  # bytes of the base with all adapters, without keys and values
-    merged: int  # bytes of as many merged models
     gpu: Gpu
-    dollars_per_hour: float
-    share: float
-
-    def cards(self, size: int, one: int = 1) -> int:
-        """Cards that hold `size` bytes, made of pieces of `one` byte or more each."""
-        room = int(self.gpu.bytes * self.share) // one * one
-        return math.ceil(size / room)
-
-    def monthly(self, cards: int) -> float:
-        """Dollars of one tenant in a month, on so many cards for all of them."""
-        return cards * self.dollars_per_hour * HOURS / self.tenants
-
-    @property
-    def base(self) -> int:
-        return self.merged // self.tenants
+    shared: Way
+    merged: Way
 
     @property
     def table(self) -> Table:
-        rows = []
-        for way, size, one in (
-            ("one base, adapters", self.shared, 1),
-            ("a merged model each", self.merged, self.base),
-        ):
-            n = self.cards(size, one)
-            gib = f"{size / 2**30:,.1f}", f"{size / 2**30 / self.tenants:.3f}"
-            rows.append((way, *gib, f"{n}", f"{self.monthly(n):,.2f}"))
-        return Table(("way", "GiB", "GiB a tenant", "cards", "dollars a tenant, a month"), rows)
+        rows = [
+            (
+                way.name,
+                f"{way.bytes / 2**30:,.1f}",
+                f"{way.tenant / 2**30:.3f}",
+                f"{way.cards:,}",
+                f"{way.monthly:,.2f}",
+            )
+            for way in (self.shared, self.merged)
+        ]
+        head = ("way", "GiB", "GiB a tenant", f"{self.gpu.name}s", "dollars a tenant, a month")
+        return Table(head, rows)
 
     def __str__(self) -> str:
-        return f"{self.tenants} tenants on {self.gpu.name}\n{self.table}"
+        return f"{self.tenants:,} tenants\n{self.table}\nprice: {self.gpu.priced}"
 
     __repr__ = __str__
 
@@ -76,22 +85,33 @@ class Tenancy:
 
 
 def tenancy(
-    model: str,
-    tenants: int,
-    gpu: Gpu,
-    dollars_per_hour: float,
-    *,
-    rank: int = 16,
-    share: float = 0.8,
+    model: str, tenants: int, card: str = "A100 80GB", rank: int = 16, share: float = 0.8
 ) -> Tenancy:
     """What `tenants` adapters of one rank cost on a base in 16 bits.
 
     Args:
-        share: of a card's memory for weights and adapters.
+        card: a GPU of the catalogue that has a price.
+        share: of its memory for weights and adapters; a merged model lies on one card.
 
     Raises:
         SetupError: names the field, the value and the range.
     """
+    chosen = gpu(card)
+    if chosen.dollars is None:
+        raise SetupError(f"card={card!r} has no dated price: take another of the catalogue")
+    if not 0 < share <= 1:
+        raise SetupError(f"share={share!r}: above 0, at most 1")
     need = serving(ModelShape.from_config(model), tenants, rank)
-    shared = need.kinds["base"] + need.kinds["adapter slots"]
-    return Tenancy(tenants, need.adapter, shared, need.merged, gpu, dollars_per_hour, share)
+    base, slots = need.kinds["base"], need.kinds["adapter slots"]
+    room = int(chosen.usable * share)
+    if room < base + need.adapter:
+        raise SetupError(f"card={card!r} has {room / 2**30:.1f} GiB of room, {model} needs more")
+    adapters = (room - base) // need.adapter  # on each card, beside its own copy of the base
+    few, many = math.ceil(tenants / adapters), math.ceil(tenants / (room // base))
+    return Tenancy(
+        tenants,
+        need.adapter,
+        chosen,
+        Way("one base, many adapters", few * base + slots, few, tenants, chosen.dollars),
+        Way("a merged model each", tenants * base, many, tenants, chosen.dollars),
+    )

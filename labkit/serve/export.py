@@ -24,6 +24,13 @@ from labkit.adapters import CONFIG, WEIGHTS, AdapterError
 from labkit.interchange import PREFIX
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
+SEVEN = set("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
+REFUSED = {
+    "use_dora": "vLLM has no DoRA: merge the adapter into a model of its own",
+    "modules_to_save": "vLLM loads no whole modules: train LoRA on them, or merge",
+    "rank_pattern": "vLLM drops a rank by layer and scales all layers by r: use one rank",
+    "alpha_pattern": "vLLM drops an alpha by layer and scales all by lora_alpha: use one alpha",
+}
 FIELDS = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "use_rslora", "use_dora")
 
 
@@ -36,24 +43,14 @@ def vllm_problems(config: Mapping[str, Any], max_rank: int = 16) -> dict[str, st
         config: the content of adapter_config.json.
         max_rank: the server's --max-lora-rank.
     """
-    found = {}
+    found = {field: why for field, why in REFUSED.items() if config.get(field)}
     if config["r"] > max_rank:
         found["r"] = f"rank {config['r']} is above --max-lora-rank {max_rank}: raise the limit"
-    if config.get("use_dora"):
-        found["use_dora"] = "vLLM has no DoRA: merge the adapter into a model of its own"
-    if config.get("modules_to_save"):
-        found["modules_to_save"] = "vLLM loads no whole modules: train LoRA on them, or merge"
     if config.get("bias", "none") != "none":
         found["bias"] = "vLLM loads no trained biases: train with bias='none'"
-    for field in ("rank_pattern", "alpha_pattern"):
-        if config.get(field):
-            found[field] = f"vLLM drops {field} and scales by one rank and alpha: use one of each"
-    seven = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     targets = config["target_modules"]
-    named = {
-        str(t).rpartition(".")[2] for t in ([targets] if isinstance(targets, str) else targets)
-    }
-    if odd := named - seven - {"all-linear"}:
+    listed = [targets] if isinstance(targets, str) else targets
+    if odd := {t.rpartition(".")[2] for t in listed} - SEVEN - {"all-linear"}:
         found["target_modules"] = f"{min(odd)} is none of the seven projections: leave it out"
     return found
 
@@ -83,11 +80,10 @@ def check(folder: Path, max_rank: int | None = None) -> dict[str, Any]:
         problems = vllm_problems(config, max_rank or rank_limit(config["r"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder.name} has no readable adapter: {error}") from error
-    seven = set("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
     for name in names:
         map_, _, kind = name.removesuffix(".weight").rpartition(".")
         plain = name.startswith(PREFIX) and name.endswith(".weight")
-        if not plain or kind not in ("lora_A", "lora_B") or map_.rpartition(".")[2] not in seven:
+        if not plain or kind not in ("lora_A", "lora_B") or map_.rpartition(".")[2] not in SEVEN:
             problems[name] = "vLLM takes lora_A and lora_B of the seven projections alone"
             break
     if problems:

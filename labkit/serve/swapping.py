@@ -16,20 +16,23 @@ from collections.abc import Callable
 from itertools import count, cycle
 from pathlib import Path
 
-from labkit import models
-from labkit.models import Loaded
+from torch import nn
+
 from labkit.serve.bank import Bank, read
 
 Step = Callable[[], object]
 
 
-def ways(folders: tuple[Path, Path], base: Loaded, rank: int = 16) -> dict[str, Step]:
-    """A step for each way to change between two adapters of one rank; `base` is PEFT's after it.
+def ways(
+    folders: tuple[Path, Path], first: nn.Module, second: nn.Module, rank: int = 16
+) -> dict[str, Step]:
+    """A step for each way to change between two adapters of one rank.
 
     Args:
         folders: of two adapters of the same shapes.
+        first, second: two copies of their base; the first gets PEFT's layers, the second slots.
     """
-    bank = Bank(models.load(base.folder, quantize=None, dtype=base.model.dtype).model, 2, rank)
+    bank = Bank(second, 2, rank)
     held = [read(folder) for folder in folders]
     for number, factors in enumerate(held):
         bank.put(str(number), factors)
@@ -39,18 +42,18 @@ def ways(folders: tuple[Path, Path], base: Loaded, rank: int = 16) -> dict[str, 
         with bank.chosen([next(rows)]):
             pass
 
-    return _peft(folders, base) | {
+    return _peft(folders, first) | {
         "put, from the disk": lambda: bank.put("0", read(folders[next(turns)])),
         "put, from memory": lambda: bank.put("0", held[next(memory)]),
         "chosen": choose,
     }
 
 
-def _peft(folders: tuple[Path, Path], base: Loaded) -> dict[str, Step]:
+def _peft(folders: tuple[Path, Path], base: nn.Module) -> dict[str, Step]:
     from peft import PeftModel
     from peft.utils.hotswap import hotswap_adapter
 
-    model = PeftModel.from_pretrained(base.model, folders[0], adapter_name="0")
+    model = PeftModel.from_pretrained(base, folders[0], adapter_name="0")
     model.load_adapter(folders[1], adapter_name="1")
     names, numbers, turns = cycle(("1", "0")), count(), cycle((1, 0))
 
