@@ -22,7 +22,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -34,11 +34,12 @@ from starlette.routing import Route
 
 from labkit.adapters import AdapterError
 from labkit.project import LabkitError
-from labkit.serve.engine import Busy, Engine, Request
+from labkit.serve.engine import Busy, Engine, Failed, Request
 from labkit.serve.shelf import UnknownAdapter
 
 BODY = 16 * 1024  # bytes of a request
 NEW_TOKENS = 256  # the most that a request may ask for
+KNOWN = (UnknownAdapter, Busy, TimeoutError, AdapterError, Failed, ValueError)
 FIELDS = {"prompt", "adapter", "max_new_tokens"}
 
 
@@ -106,7 +107,7 @@ def application(engine: Engine, body_limit: int = BODY, seconds: float = 30.0) -
         begin = time.perf_counter()
         try:
             reply = await asyncio.wait_for(engine.answer(parse(body)), seconds)
-        except Exception as error:
+        except KNOWN as error:
             raise _said(error, seconds) from error
         took = round(time.perf_counter() - begin, 4)
         return JSONResponse(vars(reply) | {"seconds": took})
@@ -131,23 +132,24 @@ def application(engine: Engine, body_limit: int = BODY, seconds: float = 30.0) -
 
 
 def _said(error: Exception, seconds: float) -> HTTPException:
-    """What went wrong, as a status and a sentence; what has none of its own is a 500."""
+    """What went wrong, as a status and a sentence."""
     if isinstance(error, UnknownAdapter):
         return HTTPException(404, str(error.args[0]))
     if isinstance(error, Busy):
         return HTTPException(503, str(error), {"Retry-After": "1"})
     if isinstance(error, TimeoutError):
         return HTTPException(504, f"no answer within {seconds:g} s")
-    if isinstance(error, AdapterError):
-        return HTTPException(500, str(error))
-    if isinstance(error, ValueError):
-        return HTTPException(400, str(error))
-    return HTTPException(500, f"the model failed: {type(error).__name__}")
+    return HTTPException(400 if isinstance(error, ValueError) else 500, str(error))
 
 
 async def _error(_: Asked, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    with suppress(SystemExit):  # so it ends where it cannot begin; `started` then stays false
+        server.run(sockets=[listening])
 
 
 @contextmanager
@@ -172,7 +174,7 @@ def serving(engine: Engine, port: int = 0, **limits: Any) -> Iterator[str]:  # n
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", port), backlog=config.backlog) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread = threading.Thread(target=_run, args=(server, listening), daemon=True)
         thread.start()
         while not server.started and thread.is_alive():
             time.sleep(0.005)

@@ -32,6 +32,10 @@ class Busy(Exception):
     """No room for another request, or no more are taken."""
 
 
+class Failed(Exception):
+    """The model could not answer; its cause says why."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One question to one adapter; None is the base."""
@@ -128,6 +132,7 @@ class Engine:
             Busy: too many wait already, or the engine stops.
             ValueError: the prompt and its answer are longer than the model's context.
             AdapterError: the adapter cannot be loaded.
+            Failed: the model broke off.
         """
         if request.adapter is not None:
             adapter_folder(self.shelf.root, request.adapter)
@@ -200,7 +205,9 @@ class Engine:
             done = self._generate(able) if able else []
             said = {id(r): reply for r, reply in zip(able, done, strict=True)}
         except Exception as error:  # of any kind: each request hears of it, and the next goes on
-            said = {id(r): error for r in able}
+            failed = Failed(f"the model failed: {type(error).__name__}")
+            failed.__cause__ = error
+            said = {id(r): failed for r in able}
         return [wrong.get(r.adapter) or said[id(r)] for r in requests]
 
     def _load(self, names: set[str]) -> dict[str | None, Exception]:
