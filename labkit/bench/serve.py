@@ -11,7 +11,7 @@
     base-graph, gather-graph      the same work recorded once as a CUDA graph and replayed
 
 Row i of a batch belongs to adapter i modulo their number. Two batches: 64 rows of one token, as in
-decoding (without a cache of keys and values), and 8 rows of 256 tokens (tiny: 64), as prompts come.
+decoding (without a cache of keys and values), and 8 rows of 256 tokens (tiny: 32), as prompts come.
 Every way computes the logits of each row's last token; they are compared before they are timed.
 PEFT gets fewer adapters (--peft): the time to add one grows with the number that is there.
 """
@@ -36,7 +36,7 @@ from labkit.serve import swapping
 from labkit.serve.bank import Bank, Factors
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 64)
-SHAPES = {"tiny": ((64, 1), (8, 64)), "llama-3.2-1b": ((64, 1), (8, 256))}  # rows, tokens a row
+SHAPES = {"tiny": ((64, 1), (8, 32)), "llama-3.2-1b": ((64, 1), (8, 256))}  # rows, tokens a row
 Step = Callable[[], Tensor]
 
 

@@ -10,6 +10,9 @@
     app         the engine behind HTTP, on this machine
     load        many requests at once, and how long each took
     economics   what one tenant costs
+    recorded    what `python -m labkit.bench serve` measured
+    tenants     two invented customers, trained while one waits
+    walk        the checklists of lessons, with a run of one's own
 
 The order is that of the import arrows.
 """
