@@ -127,7 +127,7 @@ def failures(run: Run) -> Walk:
     same = files[0].read_bytes() == files[1].read_bytes()
     peft = card.versions["peft"]
     mode = "training" if run.adapted.training else "evaluation"
-    checkpoints = bool(run.adapted.is_gradient_checkpointing)
+    checkpoints = any(getattr(m, "gradient_checkpointing", False) for m in run.adapted.modules())
     return Walk(
         [
             Line("another base is refused", refused(run), f"wanted {card.base_sha256[:12]}.."),
