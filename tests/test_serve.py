@@ -424,6 +424,7 @@ def test_an_exported_folder_has_what_vllm_reads_and_peft_loads_it(stocked, ids, 
     said = json.loads((out / "adapter_config.json").read_text())
     assert {"r", "lora_alpha", "target_modules"} <= set(said)  # PEFTHelper has no default for them
     assert said["peft_type"] == "LORA"
+    assert adapters.read_card(out) == adapters.read_card(root / "ada")
     for name, tensor in load_file(out / "adapter_model.safetensors").items():
         *module, kind, weight = name.removeprefix("base_model.model.").split(".")
         assert (kind in ("lora_A", "lora_B"), weight) == (True, "weight")
@@ -455,7 +456,18 @@ def test_what_cannot_be_served_is_not_exported(stocked, tmp_path):
     with pytest.raises(AdapterError, match="cannot serve ada: vLLM has no DoRA"):
         export.export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    for more, why in (
+        ({"layer_replication": [[0, 2]]}, "vLLM drops layer_replication"),
+        ({"init_lora_weights": "pissa"}, "the start of A and B moved the base"),
+    ):
+        (folder / "adapter_config.json").write_text(json.dumps(said | more))
+        with pytest.raises(AdapterError, match=why):
+            export.check(folder)
     (folder / "adapter_config.json").unlink()
+    with pytest.raises(AdapterError, match="no readable adapter"):
+        export.check(folder)
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    (folder / "adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises(AdapterError, match="no readable adapter"):
         export.check(folder)
 
@@ -466,7 +478,7 @@ def test_a_tensor_that_vllm_does_not_know_is_named(stocked, tmp_path):
     folder = shutil.copytree(stocked[0] / "ada", tmp_path / "ada")
     path = folder / "adapter_model.safetensors"
     save_file(load_file(path) | {"base_model.model.lm_head.weight": torch.ones(2)}, path)
-    with pytest.raises(AdapterError, match="lora_A and lora_B of the seven projections alone"):
+    with pytest.raises(AdapterError, match=r"lm_head\.weight is no lora_A or lora_B"):
         export.check(folder)
 
 

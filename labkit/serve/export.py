@@ -5,7 +5,8 @@
     command(base, folders)             vllm serve BASE --enable-lora --lora-modules ada=PATH ...
 
 vLLM reads r, lora_alpha, target_modules, bias, modules_to_save, use_rslora and use_dora. Any other
-field is dropped in silence, so a rank or alpha by layer would be served with the wrong scale.
+field is dropped in silence, so a rank or alpha by layer would be served with the wrong scale, and
+PiSSA's start, which moved the base, on a base that nobody moved. Such a folder is refused here.
 
 Source: vllm/lora/peft_helper.py (fields, DoRA, modules_to_save), vllm/lora/lora_model.py (modules,
 by the tensors' names), vllm/config/lora.py (MaxLoRARanks), docs/features/lora.md (the command).
@@ -14,14 +15,14 @@ Left out on purpose: adapters of embeddings and heads, and the engine itself.
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from labkit.adapters import CONFIG, WEIGHTS, AdapterError
-from labkit.interchange import PREFIX
+from labkit.adapters import CARD, CONFIG, WEIGHTS, AdapterError, read_card
+from labkit.interchange import HARMLESS, PREFIX, STARTS
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py, MaxLoRARanks
 SEVEN = set("q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split())
@@ -78,28 +79,45 @@ def check(folder: Path, max_rank: int | None = None) -> dict[str, Any]:
         with safe_open(folder / WEIGHTS, "pt") as file:
             names = list(file.keys())
         problems = vllm_problems(config, max_rank or rank_limit(config["r"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise AdapterError(f"{folder.name} has no readable adapter: {error}") from error
-    for name in names:
-        map_, _, kind = name.removesuffix(".weight").rpartition(".")
-        plain = name.startswith(PREFIX) and name.endswith(".weight")
-        if not plain or kind not in ("lora_A", "lora_B") or map_.rpartition(".")[2] not in SEVEN:
-            problems[name] = "vLLM takes lora_A and lora_B of the seven projections alone"
-            break
-    if problems:
-        raise AdapterError(f"vLLM cannot serve {folder.name}: " + "; ".join(problems.values()))
+    said = [*problems.values(), *_dropped(config), *_strange(names)]
+    if said:
+        raise AdapterError(f"vLLM cannot serve {folder.name}: " + "; ".join(said))
     return config
 
 
+def _dropped(config: Mapping[str, Any]) -> Iterator[str]:
+    """What vLLM passes over, although it changes what the adapter computes."""
+    read = HARMLESS | {*FIELDS, *REFUSED}
+    for field, value in config.items():
+        if field not in read and value and value != "none":
+            yield f"vLLM drops {field}, which changes what the adapter computes"
+    if config.get("init_lora_weights", True) not in STARTS:
+        yield "the start of A and B moved the base, too: convert the adapter with PEFT"
+
+
+def _strange(names: Sequence[str]) -> Iterator[str]:
+    """The first tensor that is no factor of one of the seven projections."""
+    for name in names:
+        place, _, kind = name.removesuffix(".weight").rpartition(".")
+        known = kind in ("lora_A", "lora_B") and place.rpartition(".")[2] in SEVEN
+        if not known or not name.startswith(PREFIX) or not name.endswith(".weight"):
+            yield f"{name} is no lora_A or lora_B of one of the seven projections"
+            return
+
+
 def export(folder: Path, out: Path) -> Path:
-    """Write the adapter in `folder` to `out` as vLLM loads it; returns `out`.
+    """Write the adapter in `folder` and its card to `out` as vLLM loads it; returns `out`.
 
     Raises:
-        AdapterError: if vLLM would refuse it, or serve something else.
+        AdapterError: without a card; if vLLM would refuse it, or serve something else.
     """
     config = check(folder)
     said = {field: config[field] for field in FIELDS if field in config}
+    card = read_card(folder)
     out.mkdir(parents=True, exist_ok=True)
+    (out / CARD).write_text(f"{card}\n", encoding="utf-8")  # vLLM passes over it
     (out / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes())
     (out / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     return out

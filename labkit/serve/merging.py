@@ -14,6 +14,7 @@ Source: QLoRA, https://arxiv.org/abs/2305.14314, section 3, computes with D; bfl
 Left out on purpose: merging several adapters into one.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -213,7 +214,9 @@ def write_merged(merged: Loaded, adapter: Path, folder: Path, dtype: torch.dtype
             _in_dtype(merged.model, dtype).save_pretrained(whole)
             merged.tokenizer.save_pretrained(whole)
             (whole / MERGED).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-            os.replace(whole, folder)  # an empty folder may stand there
+            if folder.exists():  # it is empty; Windows would not replace it
+                folder.rmdir()
+            os.replace(whole, folder)
     except OSError as error:
         raise AdapterError(f"the merged model cannot be written to {folder}: {error}") from error
     return folder
@@ -221,15 +224,15 @@ def write_merged(merged: Loaded, adapter: Path, folder: Path, dtype: torch.dtype
 
 def _in_dtype(model: "PreTrainedModel", dtype: torch.dtype) -> "PreTrainedModel":
     """A copy of a model with its floating-point weights in `dtype`."""
-    copy = type(model)._from_config(model.config, dtype=dtype)
+    from transformers import AutoModelForCausalLM
+
+    copy = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
     copy.load_state_dict(model.state_dict())
     copy.generation_config = model.generation_config
     return copy
 
 
 def _sha256(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -6,6 +6,9 @@
 
 A name comes from outside, in a request. It is matched against letters before it meets the disk, and
 the folder it names has to lie in the shelf itself: no dots, no slashes, no links out of it.
+
+The card's hash is that of the base's file. It cannot tell whether the base was in 4 bits when the
+adapter learnt: serve a QLoRA adapter on the same 4 bits, or on them dequantised (see merging).
 """
 
 import re
