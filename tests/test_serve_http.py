@@ -1,5 +1,6 @@
 """The endpoint: one base, an adapter with each request; held, refused, and closed without loss."""
 
+import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from labkit import data, evaluate
 from labkit.serve import app, load
 from labkit.serve.app import serving
 from labkit.serve.bank import Bank
-from labkit.serve.engine import Engine
+from labkit.serve.engine import Busy, Engine, Request
 from labkit.serve.load import load_test
 from labkit.serve.shelf import Shelf
 
@@ -181,6 +182,20 @@ def test_at_the_end_requests_in_flight_are_answered_and_no_more_are_taken(stocke
     assert found.statuses == {200: 12}
     with pytest.raises(httpx.ConnectError):
         httpx.post(f"{address}/generate", json=body())
+
+
+def test_an_engine_that_stops_answers_those_that_wait(stocked):
+    async def run():
+        one, asked = engine(stocked[0], batch=2), Request(ASKED[0], None, 1)
+        await one.start()
+        waiting = [asyncio.create_task(one.answer(asked)) for _ in range(6)]
+        await asyncio.sleep(0)  # they are in, and none is answered
+        await one.stop()
+        with pytest.raises(Busy, match="takes no more"):
+            await one.answer(asked)
+        return [task.result().batch for task in waiting]
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == [2] * 6
 
 
 def test_a_damaged_adapter_fails_alone(stocked, tmp_path):
