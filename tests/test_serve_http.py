@@ -147,7 +147,7 @@ def test_one_request_more_than_may_wait_is_told_to_come_back(stocked):
     refused = [a for a in found.answers if a.status == 503]
     assert len(refused) >= 6
     assert found.statuses[200] + len(refused) == 12
-    assert all(a.body["error"] == "1 requests wait already" for a in refused)
+    assert all(a.body["error"] == "no room: 1 waiting already" for a in refused)
     assert min(a.seconds for a in refused) < Slower.pause  # at once, not after a wait
     assert late.statuses == {200: 1}  # and then they are taken again
 
