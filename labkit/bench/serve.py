@@ -18,6 +18,7 @@ PEFT gets fewer adapters (--peft): the time to add one grows with the number tha
 
 import argparse
 import copy
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -133,7 +134,7 @@ class Subjects:
             found["base-graph"] = recorded(lambda: last(self.bank.model, ids))
             which = torch.arange(len(ids), device=ids.device) % n
             self.bank.rows.which = which
-            found["gather-graph"] = recorded(lambda: last(self.bank.model, ids))
+            found["gather-graph"] = recorded(lambda: last(self.bank.model, ids), which)
             self.bank.rows.which = None
         return found
 
@@ -166,8 +167,13 @@ def by_group(ids: Tensor, n: int, of: Callable[[int, Tensor], Tensor]) -> Tensor
     return out
 
 
-def recorded(step: Step) -> Step:
-    """`step` as a CUDA graph: recorded once, then replayed without Python."""
+def recorded(step: Step, *read: Tensor) -> Step:
+    """`step` as a CUDA graph: recorded once, then replayed without Python.
+
+    Args:
+        read: tensors that the record reads and nobody else keeps. A replay reads the addresses of
+            the recording, so what was there must not be freed.
+    """
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -177,12 +183,13 @@ def recorded(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         out = step()
+    return functools.partial(_replay, graph, out, read)
 
-    def replay() -> Tensor:
-        graph.replay()
-        return out
 
-    return replay
+def _replay(graph: torch.cuda.CUDAGraph, out: Tensor, read: tuple[Tensor, ...]) -> Tensor:
+    del read  # the partial keeps it
+    graph.replay()
+    return out
 
 
 def compared(subjects: Subjects, setting: Setting, rounds: int, graphs: bool) -> Iterator[dict]:

@@ -140,7 +140,7 @@ class Engine:
         if not self._open:
             raise Busy("the server stops and takes no more requests")
         if len(self._waiting) >= self.room:
-            raise Busy(f"{self.room} requests wait already")
+            raise Busy(f"no room: {self.room} waiting already")
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._come.set()
