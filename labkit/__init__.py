@@ -39,7 +39,6 @@ Read in this order; each module is one idea and imports only modules above it.
     models       one model tier, loaded in 4 bits and described
     loss         the next-token loss, plainly and without the table of logits
     svg          small drawings that follow the theme
-    figures      the pictures; the only place that imports matplotlib
     checkpoint   a run from which it goes on bit for bit
     history      what a run is told and what it tells
     train        one loop
@@ -53,6 +52,8 @@ Read in this order; each module is one idea and imports only modules above it.
     beside       a variant beside PEFT's: the same start, a few steps
     machine      which GPU, driver and versions a row was measured with
     memory       where fine-tuning memory goes: closed form, dry run, measurement
+    serve        one base, many adapters: merged, gathered, exported, served
+    figures      the pictures; the only place that imports matplotlib
     widgets      controls; the only module that imports ipywidgets
     explore      a picture or a table that answers to sliders, with a twin that needs none
     browse       explorers over adapters: spectra and overlaps of any map

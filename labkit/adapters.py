@@ -159,6 +159,20 @@ def read_card(folder: Path) -> Card:
         ) from error
 
 
+def check_base(folder: Path, said: Card, base: Loaded, other_base: bool = False) -> None:
+    """Whether the base is the one that a card names, by the hash of its weights.
+
+    Raises:
+        AdapterError: if it is not, and `other_base` does not allow it.
+    """
+    if said.base_sha256 != base.weights_sha256 and not other_base:
+        raise AdapterError(
+            f"{folder.name} was trained on {said.base} with weights {said.base_sha256[:12]}.., "
+            f"this is {base.tier} with {base.weights_sha256[:12]}..: load the base it names, or "
+            "say other_base=True and score it before you trust it"
+        )
+
+
 def load(folder: Path, base: Loaded, other_base: bool = False) -> "PeftModel":
     """The adapter in `folder` on `base`.
 
@@ -174,12 +188,7 @@ def load(folder: Path, base: Loaded, other_base: bool = False) -> "PeftModel":
     lost = [name for name in (WEIGHTS, CONFIG) if not (folder / name).is_file()]
     if lost:  # PEFT would go and ask a hub for it
         raise AdapterError(f"the adapter in {folder.name} cannot be read: it has no {lost[0]}")
-    if said.base_sha256 != base.weights_sha256 and not other_base:
-        raise AdapterError(
-            f"{folder.name} was trained on {said.base} with weights {said.base_sha256[:12]}.., "
-            f"this is {base.tier} with {base.weights_sha256[:12]}..: load the base it names, or "
-            "say other_base=True and score it before you trust it"
-        )
+    check_base(folder, said, base, other_base)
     try:
         return PeftModel.from_pretrained(base.model, folder)
     except (SafetensorError, ValueError, RuntimeError) as error:

@@ -183,6 +183,17 @@ def load_adapter(model: nn.Module, folder: Path) -> nn.Module:
     return model
 
 
+def read_tensors(folder: Path) -> tuple[Said, dict[str, dict[str, Tensor]]]:
+    """What a folder holds without a model: its settings, and by map each tensor by its suffix.
+
+    Raises:
+        AdapterError: as `read_config`; or a broken or incomplete file.
+    """
+    said, state = read_config(folder), _read_weights(folder)
+    names, suffixes = _modules(folder, state, said), said.shapes(0, 0)
+    return said, {n: {s: state[f"{PREFIX}{n}.{s}"] for s in suffixes} for n in names}
+
+
 def read_config(folder: Path) -> Said:
     """Rank, alpha, dropout and method from a folder's adapter_config.json.
 

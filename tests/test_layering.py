@@ -86,6 +86,7 @@ def test_only_modules_that_load_or_train_import_the_model_libraries():
         "pretrain",
         "measure",
         "bench",
+        "serve",
         "memory",  # the dry run and the measurement; the closed form needs neither
     }
     for library in ("transformers", "peft", "bitsandbytes", "trl"):
