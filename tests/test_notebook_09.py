@@ -40,7 +40,7 @@ def table(heading):
 
 
 def test_the_right_merge_keeps_the_loss_and_a_second_quantisation_keeps_no_answer():
-    rows = table("exactly right")
+    rows = table("loss, nats")
     loss = {way: float(cells[0]) for way, cells in rows.items() if len(cells) == 2}
     share = {way: int(cells[1].rstrip("%")) for way, cells in rows.items() if len(cells) == 2}
     assert loss[merging.RIGHT] == loss[merging.AS_TRAINED]
