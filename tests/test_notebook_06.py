@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from labkit import project, readings
+from labkit import project, readings, verdicts
 from labkit.figures import readings as show
 from labkit.lora import projections
 
@@ -56,6 +56,20 @@ def test_the_flat_spectrum_of_rank_4_is_enough_for_the_letters():
     assert mean("task", 4) > 0.995
     assert mean("first", 16) == pytest.approx(0.87, abs=0.006)
     assert mean("first", 64) == pytest.approx(0.93, abs=0.006)
+
+
+def test_the_drop_is_the_same_where_no_rank_answers_a_letter():
+    for rank, first in ((16, 0.90), (64, 0.94)):
+        assert mean("first", rank, learns="shuffled") == pytest.approx(first, abs=0.006)
+        assert mean("task", rank, learns="shuffled") == 0
+
+
+def test_on_the_codes_rank_4_answers_none_in_a_hundred_and_full_fine_tuning_half():
+    found, codes = verdicts.runs(), verdicts.CASES[-1]
+    assert (codes.rank, codes.learns) == (4, "codes")
+    assert max(row["task"] for row in verdicts.of(found, "LoRA", codes)) < 0.01
+    full = verdicts.mean(found, "full", codes, "task")
+    assert full.middle == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_cut_to_one_direction_keeps_the_letters_and_gives_old_skills_back():

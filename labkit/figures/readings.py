@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from labkit import readings
 from labkit.figures import spectra as draw
 from labkit.figures.base import Picture, picture
-from labkit.readings import Row
+from labkit.readings import FIRST, Row
 from labkit.table import Table
 
 CASES = {  # what is learnt: where rank 4 is enough, and where it is not
@@ -122,17 +122,16 @@ def _sides(pairs: Sequence[Row]) -> dict[str, dict[str, list[readings.Shared]]]:
     return {side: {kind: readings.shared(pairs, kind, side) for kind in kinds} for side in SIDES}
 
 
-def pair_table(pairs: Sequence[Row], k: int = 4) -> Table:
-    """What every kind of pair shares in its first k directions."""
+def pair_table(pairs: Sequence[Row]) -> Table:
+    """What every kind of pair shares in its first FIRST directions."""
     sides = _sides(pairs)
-    place = [shared.k for shared in sides["left"]["seeds"]].index(k)
     lines = []
     for kind in sides["left"]:
-        found = [by[kind][place] for by in sides.values()]
+        found = [next(s for s in by[kind] if s.k == FIRST) for by in sides.values()]
         cells = (f"{s.overlap.middle:.2f} (chance {s.chance:.2f})" for s in found)
         lines.append((kind, *cells))
     return Table(
-        ("", *SIDES.values()), lines, f"overlap of the first {k} directions, mean of 42 maps"
+        ("", *SIDES.values()), lines, f"overlap of the first {FIRST} directions, mean of 42 maps"
     )
 
 
