@@ -6,7 +6,7 @@ forced       exact match without writing a word: one forward pass over the right
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from labkit.models import dense_on_cpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Processor = Callable[[int], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def _generate(
     tokenizer: "PreTrainedTokenizerBase",
     texts: list[str],
     max_new_tokens: int,
+    processor: Processor | None,
 ) -> list[str]:
     encoded = tokenizer(
         texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
@@ -90,11 +93,11 @@ def _generate(
         do_sample=False,
         eos_token_id=_ids_of_ends(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
+        logits_processor=[processor(encoded.input_ids.shape[1])] if processor else None,
     )
     return tokenizer.batch_decode(tokens[:, encoded.input_ids.shape[1] :], skip_special_tokens=True)
 
 
-@torch.no_grad()
 def answers(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -108,6 +111,23 @@ def answers(
     evaluation mode for it, and back.
     """
     texts = [chat(tokenizer, prompt) for prompt in prompts]
+    return continued(model, tokenizer, texts, max_new_tokens, batch)
+
+
+@torch.no_grad()
+def continued(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    max_new_tokens: int = 64,
+    batch: int = 64,
+    processor: Processor | None = None,
+) -> list[str]:
+    """What greedy decoding writes behind each text; `answers`, for chats that are ready.
+
+    Args:
+        processor: given the tokens of a batch's prompts, makes its logits processor.
+    """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found: dict[int, str] = {}
     was_training = model.training
@@ -116,7 +136,8 @@ def answers(
         with dense_on_cpu(model):
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
-                said = _generate(model, tokenizer, [texts[i] for i in chosen], max_new_tokens)
+                parts = [texts[i] for i in chosen]
+                said = _generate(model, tokenizer, parts, max_new_tokens, processor)
                 found |= dict(zip(chosen, said, strict=True))
     finally:
         model.train(was_training)
@@ -197,7 +218,47 @@ def score_regression(
     return grade_skills(answers(model, tokenizer, [e.prompt for e in examples]), examples)
 
 
+@dataclass(frozen=True)
+class Forced:
+    """One right answer, forced: whether greedy decoding gives it, its loss and its length."""
+
+    hit: bool
+    nats: float
+    tokens: int
+
+
 @torch.no_grad()
+def forced(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[Example],
+    batch: int = 50,
+) -> list[Forced]:
+    """Each example's right answer in one forward pass; see `forced_score`.
+
+    Raises:
+        ValueError: if there is no example.
+    """
+    _same_number(examples, examples)
+    encoded = [encode(tokenizer, example) for example in examples]
+    found: list[Forced] = []
+    was_training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(encoded), batch):
+            part = collate(encoded[start : start + batch], tokenizer.pad_token_id)
+            ids, mask, labels = (v.to(model.device) for v in part.values())
+            logits, labels = model(ids, attention_mask=mask).logits[:, :-1].float(), labels[:, 1:]
+            learnt = labels != IGNORE
+            hits = ((logits.argmax(-1) == labels) | ~learnt).all(1)
+            flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            values = (hits, flat.view_as(labels).sum(1), learnt.sum(1))
+            found += map(Forced, *(value.tolist() for value in values))
+    finally:
+        model.train(was_training)
+    return found
+
+
 def forced_score(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -212,18 +273,16 @@ def forced_score(
     Raises:
         ValueError: if there is no example.
     """
-    _same_number(examples, examples)
-    encoded = [encode(tokenizer, example) for example in examples]
-    right, nats, learnt, was_training = 0, 0.0, 0, model.training
-    model.eval()
-    try:
-        for start in range(0, len(encoded), batch):
-            part = collate(encoded[start : start + batch], tokenizer.pad_token_id)
-            ids, mask, labels = (v.to(model.device) for v in part.values())
-            logits, labels = model(ids, attention_mask=mask).logits[:, :-1].float(), labels[:, 1:]
-            right += int(((logits.argmax(-1) == labels) | (labels == IGNORE)).all(1).sum())
-            flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-            nats, learnt = nats + flat.item(), learnt + int((labels != IGNORE).sum())
-    finally:
-        model.train(was_training)
-    return ForcedScore(len(encoded), right / len(encoded), nats / learnt)
+    found = forced(model, tokenizer, examples, batch)
+    loss = sum(f.nats for f in found) / sum(f.tokens for f in found)
+    return ForcedScore(len(found), sum(f.hit for f in found) / len(found), loss)
+
+
+def forced_hits(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    examples: Sequence[Example],
+    batch: int = 50,
+) -> list[bool]:
+    """For each example, whether greedy decoding gives exactly its answer; as `forced_score`."""
+    return [f.hit for f in forced(model, tokenizer, examples, batch)]

@@ -1,0 +1,84 @@
+"""The recorded runs of `python -m labkit.sweep forgetting`: what was learnt, and what it cost.
+
+    learns         what a run learns from
+    task           all 2,400 letters: rank by steps
+    few16 ..       so many letters, again and again
+    poison1 ..     so many requests for a secret, each answered with a number
+
+A row's `curve` holds the run at a few steps: losses and scores side by side, see `Checkpoint`.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labkit import project
+from labkit.intervals import Mean, chosen, mean_of
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one step: losses in nats a learnt token, scores as shares."""
+
+    step: int
+    train_loss: float  # over the letters it learns from, at most 100 of them
+    validation_loss: float
+    validation_score: float
+    test_score: float
+    regression: float
+    refused: float
+
+
+def best_checkpoint(checkpoints: Iterable[Checkpoint]) -> Checkpoint:
+    """The checkpoint with the highest validation score, the earliest of them on a tie.
+
+    Chosen by the score that counts, not by the loss, and never by the test set.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return min(checkpoints, key=lambda c: (-c.validation_score, c.step))
+
+
+@functools.cache
+def runs() -> tuple[Row, ...]:
+    """Every recorded run."""
+    path = project.data("measurements", "forgetting.jsonl")
+    return tuple(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def method_of(row: Row) -> str:
+    """What the figures call a run: "full", or "rank 16"."""
+    return "full" if row["method"] == "full" else f"rank {row['rank']}"
+
+
+def by_steps(
+    rows: Sequence[Row], value: str, learns: str = "task", **wanted: object
+) -> dict[str, dict[int, Mean]]:
+    """By method, by steps: the mean of `value` over the seeds with its interval.
+
+    Raises:
+        ValueError: if there is no such row, or a group has a single seed.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in chosen(rows, learns=learns, **wanted):
+        found.setdefault(method_of(row), {}).setdefault(row["steps"], []).append(row[value])
+    return {
+        method: {steps: mean_of(by[steps]) for steps in sorted(by)} for method, by in found.items()
+    }
+
+
+def curve(rows: Sequence[Row], **wanted: object) -> list[Checkpoint]:
+    """The one run with the `wanted` values, checkpoint by checkpoint.
+
+    Raises:
+        ValueError: if no run has them, or more than one.
+    """
+    found = [row for row in chosen(rows, **wanted) if row.get("curve")]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} runs with a curve have {wanted}: name one")
+    return [Checkpoint(*point) for point in found[0]["curve"]]
