@@ -37,10 +37,10 @@ def margins(ax: Axes, report: Report) -> Axes:
         ax.plot([middle], [place], mark, color=colour, mec=INK, ms=8)
         ax.annotate(line.verdict, (high, place), (6, 0), textcoords="offset points", va="center")
     ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_yticks(range(len(report.lines)), [_wrapped(str(line.gate)) for line in report.lines])
+    ax.set_yticks(range(len(report.lines)), [_label(line) for line in report.lines])
     ax.invert_yaxis()
     ax.margins(x=0.2, y=0.2)
-    ax.set(title=_margins_title(report), xlabel="points above the limit, with 95% interval")
+    ax.set(title=_margins_title(report), xlabel="points above the limit, 95% interval")
     return ax
 
 
@@ -53,8 +53,11 @@ def _margins_title(report: Report) -> str:
     return f"all {len(said)} gates pass"
 
 
-def _wrapped(text: str) -> str:
-    return text.replace(" at ", "\nat ", 1)
+def _label(line: Line) -> str:
+    gate = line.gate
+    if gate.minimum is not None:
+        return f"{gate.metric}\nat least {gate.minimum:.0%}"
+    return f"{gate.metric}\nmay fall {100 * (gate.may_fall or 0.0):g} points"
 
 
 def forgetting(ax: Axes, means: Mapping[str, Mapping[int, Mean]], what: str) -> Axes:
@@ -121,7 +124,7 @@ def scores(ax: Axes, curve: Sequence[Checkpoint], what: str) -> Axes:
     )  # fmt: skip
     _steps(ax, steps)
     ax.yaxis.set_major_formatter(PERCENT)
-    ax.legend(loc="center right")
+    ax.legend(loc="best")
     return ax
 
 
@@ -150,7 +153,7 @@ def agreements(ax: Axes, found: Sequence[Agreement], bar: float = 0.9) -> Axes:
     ax.axvline(bar, color=INK, linewidth=0.8, linestyle=":")
     good = [one.judge for one in found if one.share.low >= bar]
     title = f"{len(good)} of {len(found)} judges above {bar:.0%}"
-    ax.set(title=title, xlabel="agreement with the rule, 95% interval", xlim=(0, 1.03))
+    ax.set(title=title, xlabel="agreement with the rule", xlim=(0, 1.03))
     ax.set_yticks(range(len(found)), [one.judge.replace(", ", ",\n") for one in found])
     ax.set_ylim(len(found) - 0.5, -0.6)
     ax.xaxis.set_major_formatter(PERCENT)
