@@ -387,7 +387,7 @@ def test_a_judge_that_asks_reads_the_letter_and_all_five_values(monkeypatch):
     right = json.loads(LETTERS[0].answer)
     said = [
         LETTERS[0].answer,
-        json.dumps(right | {"due": "wrong"}),
+        json.dumps(right | {"firm": "wrong"}),  # the others are right
         "no record",
         json.dumps(right | {"vat": 1}),
     ]
