@@ -130,5 +130,116 @@ EXERCISES = [
     ),
 ]
 
-QUESTIONS: list[Question] = []
-_ = Choice
+QUESTIONS = [
+    Question(
+        "08.q1",
+        "Which of these is a case for a fine-tune?",
+        [
+            Choice("Answers must quote prices that change each week", "Weights would be stale in a week: look facts up and put them into the prompt."),
+            Choice("The base model swears at customers", "A system prompt or a filter is tried first, in an hour, and can be taken back."),
+            Choice(
+                "One call must do what five calls do well today, at a millionth of the traffic's cost",
+                "Quality is there already; calls are what a fine-tune saves, and the five calls "
+                "are the bar that it must reach.",
+                right=True,
+            ),
+        ],
+    ),
+    Question(
+        "08.q2",
+        "Where does a gate's limit come from?",
+        [
+            Choice("From what the best model reached", "Then the best model passes, good or not: nothing was decided."),
+            Choice(
+                "From what the product needs, before training",
+                "Only then can the answer be no. The fingerprint shows whether the limit moved.",
+                right=True,
+            ),
+            Choice("From published thresholds, such as 4.0 of 5", "A threshold on a scale that nobody has calibrated for your task has no meaning."),
+        ],
+    ),
+    Question(
+        "08.q3",
+        "Model one has 18 of 20 letters right, model two 19 of 20. Which one is better?",
+        [
+            Choice("Model two", "One letter more of twenty: drawn again, it could be three fewer."),
+            Choice("They are equal", "That was not shown either: the interval of the gap is wide, and holds zero."),
+            Choice(
+                "Twenty letters cannot tell",
+                "In pairs at most a few letters differ. Take more letters, and the same for both.",
+                right=True,
+            ),
+        ],
+    ),
+    Question(
+        "08.q4",
+        "A gate comes out as undecided. What do you do?",
+        [
+            Choice("Lower the limit a little", "That is to choose the gate by the result."),
+            Choice("Measure the same letters again", "Greedy answers are the same each time: nothing is learnt."),
+            Choice("Score more letters, fresh ones", "The interval narrows with the root of their number.", right=True),
+        ],
+    ),
+    Question(
+        "08.q5",
+        "Train loss 0.1, validation loss 2.3. What comes first?",
+        [
+            Choice("Raise the dropout", "It may help a little later; it mends neither two letters nor a broken split."),
+            Choice(
+                "Look at the data: how many examples, how many epochs, is the split clean?",
+                "A gap so wide comes from few examples seen too often, or from a validation set of "
+                "another kind. Then take the checkpoint with the best validation score.",
+                right=True,
+            ),
+            Choice("Train on, the loss still falls", "The train loss: it falls while answers get worse, as in the run on two letters."),
+        ],
+    ),
+    Question(
+        "08.q6",
+        "A fine-tuned model refuses all 100 red-team prompts. Is it safe to ship?",
+        [
+            Choice("Yes, none slipped through", "A model that refuses everything has this score, too; and 100 of 100 still allows 3.6% that slip through."),
+            Choice(
+                "Not shown: ask harmless look-alikes as well",
+                "The two rates belong together, and both before and after, in pairs.",
+                right=True,
+            ),
+            Choice("Yes, if the task score holds", "The task says nothing of other requests: here it stayed high while every refusal went."),
+        ],
+    ),
+    Question(
+        "08.q7",
+        "The base passed its safety tests, and your letters are harmless. Do you probe again?",
+        [
+            Choice("No, harmless data cannot harm", "The run above learnt nothing but letters, and refused nothing any more."),
+            Choice("No, the base is frozen", "The frozen weights are still there; the sum of them and the adapter is what answers."),
+            Choice("Yes, after every fine-tune", "A habit that is not practised is overwritten, whoever wrote the data.", right=True),
+        ],
+    ),
+    Question(
+        "08.q8",
+        "Of the answers 92% are right, and the judge agrees with the rule on 92%. Is it a good judge?",
+        [
+            Choice("Yes, 92% is high", "Saying yes to everything agrees on 92%, too: its kappa is 0."),
+            Choice(
+                "Not shown: look at kappa, and at the wrong answers that it lets pass",
+                "Kappa takes chance off, and a judge is hired for the wrong answers it finds.",
+                right=True,
+            ),
+            Choice("No, a judge must agree on everything", "People do not agree on everything either; measured errors can be lived with."),
+        ],
+    ),
+    Question(
+        "08.q9",
+        "A new version of the base is out, 1% better. What becomes of your adapters?",
+        [
+            Choice("They get 1% better, too", "They are differences to the old weights; nothing foretells their sum with others."),
+            Choice("They crash", "Shapes fit, so no error is raised; that is why a hash is compared."),
+            Choice(
+                "They stay on the old base until they are trained or scored anew",
+                "The hash in the card refuses them; an override is followed by the gates.",
+                right=True,
+            ),
+        ],
+    ),
+]  # fmt: skip
