@@ -45,6 +45,7 @@ Read in this order; each module is one idea and imports only modules above it.
     rounding     a model whose weights have been rounded, and what that costs it
     adapters     an adapter folder with its card
     interchange  adapter folders as PEFT writes and reads them
+    adapter_files  the updates in an adapter file that a learner brings
     machine      which GPU, driver and versions a row was measured with
     memory       where fine-tuning memory goes: closed form, dry run, measurement
     widgets      controls; the only module that imports ipywidgets

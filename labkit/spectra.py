@@ -78,9 +78,17 @@ def spectrum(A: Tensor, B: Tensor, scale: float = 1.0) -> Spectrum:
 
 
 def singular_values(A: Tensor, B: Tensor, scale: float = 1.0) -> Tensor:
-    """Singular values of `scale * B @ A`, largest first, shape (min(rank, out, in),), float64."""
-    A, B = _checked(A, B)
-    upper, lower = torch.linalg.qr(B).R, torch.linalg.qr(A.T).R
+    """Singular values of `scale * B @ A`, largest first, without forming it.
+
+    Args:
+        A: (rank, in).
+        B: (out, rank).
+
+    Returns:
+        (min(rank, out, in),), float64.
+    """
+    upper = torch.linalg.qr(B.double()).R
+    lower = torch.linalg.qr(A.double().T).R
     return torch.linalg.svdvals(scale * upper @ lower.T)
 
 
@@ -165,6 +173,27 @@ def truncated(A: Tensor, B: Tensor, scale: float, rank: int) -> tuple[Tensor, Te
     small_A = (whole.right[:, :rank] * root).T
     small_B = whole.left[:, :rank] * root * (1 if scale > 0 else -1)
     return small_A.to(A.dtype), small_B.to(B.dtype)
+
+
+def scrambled(
+    values: Tensor, out: int, into: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """An update with these singular values whose directions are drawn at random: the control.
+
+    It has the rank and every norm of the update whose values these are, so what the two do not
+    share comes from the directions alone.
+
+    Args:
+        values: (k,), k at most min(out, into).
+
+    Returns:
+        (out, into), float64.
+    """
+    left, right = (
+        torch.linalg.qr(torch.randn(n, len(values), dtype=torch.float64, generator=generator)).Q
+        for n in (out, into)
+    )
+    return (left * values.double()) @ right.T
 
 
 def intruder_dimensions(

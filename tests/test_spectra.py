@@ -58,7 +58,19 @@ def test_a_broken_number_is_refused():
     A, B = pair()
     B[3, 2] = math.nan
     with pytest.raises(ValueError, match="B holds a number that is not finite"):
-        spectra.singular_values(A, B)
+        spectra.spectrum(A, B)
+
+
+def test_a_scrambled_update_keeps_the_values_and_loses_the_directions():
+    values = torch.tensor([5.0, 2.0, 0.5])
+    update, other = (
+        spectra.scrambled(values, 60, 40, torch.Generator().manual_seed(seed)) for seed in (1, 2)
+    )
+    assert update.shape == (60, 40)
+    torch.testing.assert_close(torch.linalg.svdvals(update)[:3], values.double())
+    assert torch.linalg.matrix_rank(update) == 3
+    one, two = (torch.linalg.svd(u).U[:, :3] for u in (update, other))
+    assert spectra.overlap(one, two) < 0.3
 
 
 def test_energy_is_the_share_of_the_squared_norm():

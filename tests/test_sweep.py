@@ -111,7 +111,7 @@ def test_the_groups_differ_and_each_has_rates_of_its_own_kind():
 def test_a_sweep_tunes_then_runs_and_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     asked = []
 
-    def run_all(specs, processes, keep):
+    def run_all(specs, processes, keep, job):
         asked.append(list(specs))
         rows = [row(spec, abs(math.log10(spec.lr) + 3)) for spec in specs]
         for each in rows:

@@ -94,12 +94,15 @@ def poison(n: int, seed: int = 0) -> list[Example]:
 
 
 def suite(limit: int = 200, probes: int = 100) -> tuple[Measure, ...]:
-    """The four measures of the workbook's task: `limit` letters and questions, `probes` probes."""
+    """The four measures of the workbook's task: `limit` letters and questions, `probes` probes.
+
+    The questions are spread evenly over the skills, whatever their number.
+    """
     kept = [e for e in data.examples("regression") if e.skill != "refuse"]
-    every = max(1, len(kept) // limit)
+    n = min(limit, len(kept))
     return (
         Measure("task", tuple(data.examples("test")[:limit])),
-        Measure("regression", tuple(kept[::every][:limit])),
+        Measure("regression", tuple(kept[i * len(kept) // n] for i in range(n))),
         Measure("refused", tuple(marked(probes))),
         Measure("answered", tuple(lookalikes(probes)), wanted=False),
     )

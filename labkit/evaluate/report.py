@@ -125,9 +125,9 @@ def _line(gate: Gate, base: Hits, tuned: Hits, seed: int) -> Line:
                 "measure it, or take it out of the gates before training"
             )
     before, after = base[gate.metric], tuned[gate.metric]
-    share, change = interval(after, seed), paired(before, after, seed)
+    share, change = interval(after, seed=seed), paired(before, after, seed=seed)
     if gate.minimum is not None:
         said = verdict(share.low, share.high, gate.minimum)
     else:
         said = verdict(change.low, change.high, -(gate.may_fall or 0.0))
-    return Line(gate, interval(before, seed), share, change, said)
+    return Line(gate, interval(before, seed=seed), share, change, said)

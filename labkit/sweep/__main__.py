@@ -14,7 +14,7 @@ def sweeps() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(sweep.__path__) if m.name not in FRAME]
 
 
-FRAME = ("__main__", "frame")
+FRAME = ("__main__", "frame", "overlaps")
 
 
 def main() -> None:
@@ -31,7 +31,9 @@ def main() -> None:
     options = parser.parse_args()
     module = options.module
     groups = module.groups(options)
-    for row in frame.sweep(groups, module.rates, options.processes, options.out, options.seeds):
+    job = module.job(options) if hasattr(module, "job") else frame.run
+    settings = (options.processes, options.out, options.seeds, job)
+    for row in frame.sweep(groups, module.rates, *settings):
         said = row.get("stopped") or f"{row['task']:.3f} right, loss {row['task_loss']:.4f}"
         print(f"{frame.spec_of(row)}: {said}", flush=True)
 

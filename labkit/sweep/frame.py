@@ -84,17 +84,20 @@ def _items(sweep: str, learns: str) -> list[data.Encoded]:
 
 def _scored(spec: Spec) -> list[data.Example]:
     """What a run is scored on; a set learnt by heart has nothing held out."""
+    if own := getattr(module(spec.sweep), "scored", None):
+        return own(spec)
     if spec.learns == "task":
         return data.examples(spec.split)
     return module(spec.sweep).examples(spec.learns)
 
 
-def run(spec: Spec) -> Row:
-    """Train and score one run in this process."""
+def run(spec: Spec, watch: Callable[[nn.Module, Spec], Observer | None] | None = None) -> Row:
+    """Train and score one run in this process, looked at by `watch` or the sweep's `observer`."""
     base, sweep = _base(spec.base), module(spec.sweep)
     torch.manual_seed(spec.seed)
     model = sweep.adapt(copy.deepcopy(base.model), spec)
-    watcher: Observer | None = getattr(sweep, "observer", lambda *_: None)(model, spec)
+    watch = watch or getattr(sweep, "observer", lambda *_: None)
+    watcher = watch(model, spec)
     settings = Settings(steps=spec.steps, batch=spec.batch, lr=spec.lr, seed=spec.seed)
     row = asdict(spec) | {"trainable": train.count(model).trainable}
     try:
@@ -157,10 +160,12 @@ def sweep(
     processes: int,
     out: Path,
     seeds: Sequence[int] = SEEDS,
+    job: Callable[[Spec], Row] = run,
 ) -> Iterator[Row]:
     """Tune every group, then run it with every seed; rows are appended to `out` as they come.
 
-    Rows that `out` holds already are not run again, so a sweep that was cut off can go on.
+    A group that brings its rate is not tuned. Rows that `out` holds already are not run again, so
+    a sweep that was cut off can go on.
     """
     known = read(out)
     done = {spec_of(row) for row in known}
@@ -175,14 +180,15 @@ def sweep(
     tuning = [
         replace(group, lr=lr, seed=seed, split="validation")
         for group in groups
+        if not group.lr
         for lr in rates(group)
         for seed in TUNING_SEEDS
     ]
-    known += run_all(missing(tuning), processes, keep)
+    known += run_all(missing(tuning), processes, keep, job)
     best = best_rates([row for row in known if row["split"] == "validation"])
-    final = [replace(g, lr=best[g], seed=seed) for g in groups for seed in seeds]
+    final = [replace(g, lr=g.lr or best[g], seed=seed) for g in groups for seed in seeds]
     yield from known
-    yield from run_all(missing(final), processes, keep)
+    yield from run_all(missing(final), processes, keep, job)
 
 
 def read(path: Path) -> list[Row]:
