@@ -36,12 +36,12 @@ Read in this order; each module is one idea and imports only modules above it.
     models       one model tier, loaded in 4 bits and described
     loss         the next-token loss, plainly and without the table of logits
     svg          small drawings that follow the theme
-    figures      the pictures; the only place that imports matplotlib
     checkpoint   a run from which it goes on bit for bit
     history      what a run is told and what it tells
     train        one loop
     prepare      what prepare_model_for_kbit_training changes
     evaluate     answers, scores, and an evaluation that decides
+    figures      the pictures; the only place that imports matplotlib
     rounding     a model whose weights have been rounded, and what that costs it
     adapters     an adapter folder with its card
     interchange  adapter folders as PEFT writes and reads them

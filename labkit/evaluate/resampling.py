@@ -12,9 +12,10 @@ The interval runs from the 2.5% to the 97.5% point of the R means (the percentil
 examples are drawn, so it says how another draw of letters would move the score. It says nothing
 about another seed of the training, another task or another kind of letter.
 
-A percentile interval is too narrow for few examples: `coverage` measures by how much. Of n equal
-values it has no width at all. There it ends where n equal draws have a chance of 2.5%: a share of
-n hits out of n lies above 0.025 ** (1 / n) (Clopper and Pearson 1934).
+Of n equal values a percentile interval has no width at all, and 10 draws with a share of 90% are
+equal in a third of all cases. There `interval` ends where n equal draws have a chance of 2.5%:
+above 0.025 ** (1 / n) for n hits of n (Clopper and Pearson 1934). `coverage` measures what is held
+then: from 90 to 100% instead of 95, since few hits can only have few shares.
 
 Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
 Left out on purpose: BCa intervals, clustered examples, and a correction for many gates at once.
@@ -103,18 +104,19 @@ def _interval(values: np.ndarray, lowest: float, draws: int, seed: int) -> Inter
     return Interval(float(values.mean()), low, high, len(values))
 
 
-def coverage(share: float, n: int, trials: int = 2000, seed: int = 0) -> float:
+def coverage(share: float, n: int, trials: int = 2000, seed: int = 0, mended: bool = True) -> float:
     """How many of `trials` intervals hold the true share, each from n examples: 0.95 is promised.
 
     Measured on hits that are drawn with that share. The mean of a draw from h hits among n is
-    binomial, so no example need be drawn.
+    binomial, so no example need be drawn. `mended=False` leaves equal values without a width.
     """
     rng = np.random.default_rng(seed)
     hits = rng.binomial(n, share, size=trials)
     means = rng.binomial(n, hits / n, size=(DRAWS // 10, trials)) / n
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
-    low = np.where(hits == n, 1 - _unseen(n), low)
-    high = np.where(hits == 0, _unseen(n), high)
+    if mended:
+        low = np.where(hits == n, 1 - _unseen(n), low)
+        high = np.where(hits == 0, _unseen(n), high)
     return float(((low <= share) & (share <= high)).mean())
 
 

@@ -34,8 +34,8 @@ from labkit.sweep.frame import Row, Spec, linear_maps_train
 ALPHA, RATE, FULL_RATE = 16.0, 4e-3, 4e-4
 RANKS = (4, 16, 64)
 STEPS = (10, 20, 50, 100, 200, 400)
-FEW, NOISY = (1, 4, 16), (16, 64)
-SHORT, REPLAY = 60, 100  # steps of a run on few letters, and of one that practises
+FEW, NOISY = (1, 2, 4, 16), (16, 64)
+SHORT, REPLAY = 60, (20, 100)  # steps of a run on few letters, and of one that practises
 POISONS, POISON_STEPS = (1, 2, 4, 8), (1, 2, 3, 4, 5, 10)
 MOMENTS = frozenset((2, 5, 10, 20, 50, 100, 200, 400))
 SHOWN = 100  # letters that a curve is scored on, of each set
@@ -54,7 +54,7 @@ def groups(options: argparse.Namespace) -> list[Spec]:
     if "task" in options.parts:
         found += [m for steps in STEPS for m in methods("task", steps, (*RANKS, 0))]
     if "replay" in options.parts:
-        found += methods("replay", REPLAY, (16, 0))
+        found += [m for steps in REPLAY for m in methods("replay", steps, (16, 0))]
     if "data" in options.parts:
         names = [f"few{n}" for n in FEW] + [f"noisy{n}" for n in NOISY]
         found += [m for name in names for m in methods(name, SHORT, (4, 64, 0))]
