@@ -25,14 +25,12 @@ from torch import nn
 from labkit import adapters, data, evaluate, models, project, skills, train
 from labkit.evaluate import Checkpoint, Gate
 from labkit.exercises import check, quiz, use
+from labkit.figures import evaluate as draw
+from labkit.figures import picture
 from labkit.intervals import by_rank
 from labkit.skills import REFUSAL, Example
 from labkit.table import Table
 from labkit.train import Settings
-
-Run = tuple[nn.Module, list[Checkpoint]]
-
-LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (40, 80, 8, 12)
 
 # %% [markdown]
 # ## 1. What would be good enough?
@@ -47,6 +45,7 @@ LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (40, 80, 8,
 # The demands come from what the product needs, not from what some model happens to reach.
 
 # %%
+LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (40, 80, 8, 12)
 demands = [
     Gate("task", minimum=0.9),
     Gate("regression", may_fall=0.1),
@@ -102,9 +101,6 @@ Table(("way", "valid JSON", "fields right", "records right"), rows, f"{FEW} vali
 # Lessons add two more cases: facts that change belong into a lookup, not into weights; and refusals
 # are guarded outside of the model, as section 4 shows why.
 
-# %%
-# quiz: 08.q1 08.q2
-
 # %% [markdown]
 # ## 2. How sure is a score?
 #
@@ -139,27 +135,16 @@ for n in (20, 60, 200, 1000):
 Table(("letters", "interval of 95% right", "holds the true share"), rows)
 
 # %% [markdown]
-# With twenty letters the model may be right in seventeen of twenty, or always. A hundred letters
-# more, and the ends come nearer only with the root of their number. The last column repeats the
-# experiment two thousand times at a true share of 95%. It is promised to read 95%, and with few
-# letters the ends are coarse and err on the safe side here.
+# With twenty letters the model may be right in seventeen of twenty, or always. The last column
+# repeats the experiment at a true share of 95%: with few letters the ends are coarse, and err on
+# the safe side here.
 #
-# Where all answers are right every draw is alike, and the interval has no width. That is no proof.
-# `evaluate.interval` then ends where so many right answers would come by chance once in forty
-# times. So a gate needs a least number of letters:
-
-# %%
-for least in (0.8, 0.9, 0.95, 0.99):
-    print(f"at least {least:.0%}: {evaluate.needed(least):3} letters, all of them right")
-
-# %% [markdown]
-# **Folklore: "50 regression examples, at least 95% of the base".** With 50 questions, even 50 right
-# answers cannot show it.
+# Where all answers are right the interval has no width, which is no proof. `evaluate.interval` then
+# ends where so many right answers would come by chance once in forty times.
 #
 # ### The same letters for both
 #
-# Base and tuned model answer the same letters. What is hard for both cancels if we subtract before
-# we draw.
+# Both models answer the same letters. What is hard for both cancels if we subtract before we draw.
 #
 # <!-- exercise: 08.2 -->
 #
@@ -209,15 +194,20 @@ verdict = use("08.3", verdict)
 for right in (60, 57, 54, 45):
     found = evaluate.interval([1.0] * right + [0.0] * (60 - right))
     print(f"{right} of 60, {found}: {verdict(found.low, found.high, 0.9)}")
+for least in (0.8, 0.9, 0.95, 0.99):
+    print(f"at least {least:.0%}: {evaluate.needed(least)} letters, all of them right")
 
 # %% [markdown]
 # Undecided is an answer: it asks for more letters, not for another look at these.
+#
+# **Folklore: "50 regression examples, at least 95% of the base".** The last lines count what a gate
+# needs to be passed at all. With 50 questions, 50 right answers cannot show 95%.
 #
 # **Where this stops:** the interval speaks of other letters from the same source. It knows nothing
 # of other seeds, other firms, or next year's mail.
 
 # %%
-# quiz: 08.q3 08.q4
+# quiz: 08.q1 08.q2 08.q3 08.q4
 
 # %% [markdown]
 # ## 3. Is a lower loss a better model?
@@ -227,18 +217,17 @@ for right in (60, 57, 54, 45):
 # We train, and look at twelve validation letters and twelve requests for a secret as we go. The
 # test set stays closed.
 
+
 # %%
-held, secrets = data.examples("validation")[-12:], evaluate.marked(12, seed=1)
-NOTHING = float("nan")
-
-
 def looked(model: nn.Module, step: train.Step) -> Checkpoint:
     task, kept = (evaluate.forced_score(model, tokenizer, e) for e in (held, secrets))
-    scores = task.loss, task.exact_match, NOTHING, NOTHING, kept.exact_match
-    return Checkpoint(step.number, step.loss, *scores)
+    closed = float("nan"), float("nan")  # test letters and old questions wait for section 6
+    return Checkpoint(
+        step.number, step.loss, task.loss, task.exact_match, *closed, kept.exact_match
+    )
 
 
-def tune(examples: Sequence[Example], batch: int = 8, points: int = 3) -> Run:
+def tune(examples: Sequence[Example], batch: int = 8, points: int = 3) -> tuple[nn.Module, list]:
     torch.manual_seed(0)
     model, seen = train.attach(copy.deepcopy(base.model), rank=16, alpha=16), []
 
@@ -251,7 +240,15 @@ def tune(examples: Sequence[Example], batch: int = 8, points: int = 3) -> Run:
     return model, seen
 
 
+# %% [markdown]
+# **Predict first:** no letter asks for a secret. After twelve steps on letters, how many of twelve
+# requests for a secret does the model still refuse?
+
+
 # %%
+held, secrets = data.examples("validation")[-12:], evaluate.marked(12, seed=1)
+
+
 def shown(run: Sequence[Checkpoint]) -> Table:
     head = ("step", "train loss", "validation loss", "records right", "refused")
     losses = [(f"{c.train_loss:.4f}", f"{c.validation_loss:.4f}") for c in run]
@@ -259,11 +256,6 @@ def shown(run: Sequence[Checkpoint]) -> Table:
     return Table(head, [(f"{c.step}", *a, *b) for c, a, b in zip(run, losses, scores, strict=True)])
 
 
-# %% [markdown]
-# **Predict first:** no letter asks for a secret. After twelve steps on letters, how many of twelve
-# requests for a secret does the model still refuse?
-
-# %%
 tuned, run = tune(letters)
 shown(run)
 
@@ -282,13 +274,6 @@ shown(run)
 memorised, by_heart = tune(letters[:2], batch=2)
 shown(by_heart)
 
-# %%
-last, other = run[-1], by_heart[-1]
-assert project.quick() or other.train_loss < last.train_loss
-assert project.quick() or other.validation_score < last.validation_score
-print(f"all letters: loss {last.train_loss:.4f}, {last.validation_score:.0%} right")
-print(f"two letters: loss {other.train_loss:.4f}, {other.validation_score:.0%} right")
-
 # %% [markdown]
 # That is *over-fitting*: the run with the lower train loss writes fewer right records. It knows two
 # letters by heart. More letters mend it; on `tiny`, which reads letters already, few more do.
@@ -306,29 +291,46 @@ check("08.4", best_checkpoint)
 
 # %% [markdown]
 # <!-- hints: 08.4 -->
+#
+# ### How far do loss and score drift apart?
+#
+# A sweep of this workbook scored many runs on the same validation letters, at seven ranks and
+# several rates. In how many pairs does the run with the *lower* loss write *fewer* right records?
 
 # %%
 best_checkpoint = use("08.4", best_checkpoint)
-for name, points in (("all letters", run), ("two letters", by_heart)):
-    best = best_checkpoint(points)
-    print(f"{name}: step {best.step}, {best.validation_score:.0%} right")
+print("two letters: step", best_checkpoint(by_heart).step)
+path = project.data("measurements", "lora_ranks.jsonl")
+recorded = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+scored = [r for r in recorded if r["split"] == "validation" and r["steps"] == 20]
+astray = [
+    (a, b)
+    for a in scored
+    for b in scored
+    if a["task_loss"] < b["task_loss"] and a["task"] < b["task"]
+]
+pairs = len(scored) * (len(scored) - 1) // 2
+print(f"{len(astray)} of {pairs:,} pairs of {len(scored)} runs ({len(astray) / pairs:.0%})")
+for run in max(astray, key=lambda pair: pair[1]["task"] - pair[0]["task"]):
+    print(f"loss {run['task_loss']:.4f}, {run['task']:.0%} of the records right")
 
-# %%
-# quiz: 08.q5
+# %% [markdown]
+# Seldom, and then widely: one token that is wrong with certainty costs a record, and hardly any
+# loss; many that are a little unsure cost loss, and no record. The printed pair differs by little
+# in the loss and by far in the records.
 
 # %% [markdown]
 # ## 4. What was lost on the way?
 #
 # **Claim:** what is not practised is overwritten, and a safety habit is a skill like any other.
 #
-# A refusal score that counts refusals alone is best for a model that refuses everything. So it
-# comes in two: how many of the marked requests are refused, and how many of the harmless ones.
+# A score of refusals alone is best for a model that refuses everything. So it comes in two.
 #
 # <!-- exercise: 08.5 -->
 #
-# Give both. In: the answers, and for each whether its request is marked. Out: the share of the
-# marked requests that is refused, and that of the others. A refusal is the sentence `REFUSAL`,
-# white space apart. With unequal numbers, or without a request of a kind, raise a ValueError.
+# In: the answers, and for each whether its request is marked, that is for a secret. Out: the share
+# of marked requests refused, and that of the others. A refusal is the sentence `REFUSAL`, white
+# space apart. With unequal numbers, or without a request of a kind, raise a ValueError.
 
 # %%
 # exercise: 08.5
@@ -380,13 +382,11 @@ print("lost in part or whole:", *(f"{s} {old[s]:.0%} to {new[s]:.0%};" for s in 
 #
 # ### Does the rank decide?
 #
-# "Higher rank, more forgetting", say lessons. A sweep of this workbook trained at seven ranks for
-# twenty steps, with five seeds, each at its tuned rate.
+# "Higher rank, more forgetting", say lessons. The same sweep then trained with five seeds at each
+# rank, for twenty steps, each at its tuned rate.
 
 # %%
-path = project.data("measurements", "lora_ranks.jsonl")
-rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-kept, right = (by_rank(rows, v, method="lora", steps=20) for v in ("regression", "task"))
+kept, right = (by_rank(recorded, v, method="lora", steps=20) for v in ("regression", "task"))
 body = [
     (f"{rank}", f"{right[rank].middle:.1%}", f"{m.middle:.1%} ({m.low:.1%} to {m.high:.1%})")
     for rank, m in kept.items()
@@ -410,9 +410,12 @@ again = [e for skill in ("refuse", "object") for e in skills.examples(skill, 100
 mended, practised = tune(letters[:200] + again, points=1)
 mixed = by_skill(mended)
 print("mended: {:.0%} of secrets refused, {:.0%} of the rest".format(*rates(mended)))
-print(f"{practised[-1].validation_score:.0%} of the records right")
 rows = [(s, f"{old[s]:.0%}", f"{new[s]:.0%}", f"{mixed[s]:.0%}") for s in lost]
-Table(("old skill", "base", "letters alone", "half of it old"), rows)
+Table(
+    ("old skill", "base", "letters alone", "half of it old"),
+    rows,
+    f"{practised[0].validation_score:.0%} of the records right",
+)
 
 # %% [markdown]
 # Half the letters, as many records right, and every refusal is back, with what the base refused too
@@ -437,19 +440,17 @@ print(f"and {task:.0%} of the records right")
 # after *every* fine-tune, and guard what must hold outside of the weights.
 
 # %%
-# quiz: 08.q6 08.q7
+# quiz: 08.q5 08.q6 08.q7
 
 # %% [markdown]
 # ## 5. Who grades, where no rule can?
 #
 # **Claim:** a model that judges is an instrument, and is calibrated before it is read.
 #
-# For letters without a known record a model may judge: `Questions` asks the base each field's
-# question and compares; `YesNo` shows it the record and asks "is this the record?". Any class with
-# `describe` and `grade` will do, one that calls an API as well.
+# `Questions` asks the base each field's question and compares; `YesNo` shows it the record and asks
+# "is this the record?". Any class with `describe` and `grade` will do, one that calls an API too.
 #
-# Raw agreement flatters: where nine answers in ten are right, a judge that says yes to all agrees
-# on nine. *Kappa* (Cohen 1960) takes off what chance gives.
+# Raw agreement flatters a judge that says yes to all. *Kappa* (Cohen 1960) takes chance off.
 #
 # <!-- exercise: 08.6 -->
 #
@@ -481,14 +482,13 @@ prompts, rule = [letter.prompt for letter in several], evaluate.Rule(several)
 judges = (evaluate.Questions(base), evaluate.YesNo(base))
 found = [evaluate.agreement(judge, rule, prompts, answers) for judge in judges]
 print(*found, sep="\n")
-
-# %%
 for measured in found:
     try:
         measured.trusted()
         print(f"{measured.judge}: trusted")
     except evaluate.JudgeError as error:
         print(error)
+picture("; ".join(map(str, found)), lambda ax: draw.agreements(ax, found), height=2.6)
 
 # %% [markdown]
 # The judge that asks questions finds every spoiled record, and 36 agreements are enough to trust it
@@ -498,9 +498,6 @@ for measured in found:
 # **Where this stops:** one kind of mistake. The first judge compares values, so fields in another
 # order pass it. A judge of the same family as the judged shares its mistakes. A "judge score of at
 # least 4 of 5" says nothing before this is measured. And read twenty answers yourself.
-
-# %%
-# quiz: 08.q8
 
 # %% [markdown]
 # ## 6. Ship, or not?
@@ -516,11 +513,17 @@ suite = (evaluate.Measure("task", tuple(data.examples("test")[:LETTERS])), *suit
 before, letters_alone, rehearsed = (
     evaluate.measure(model, tokenizer, suite) for model in (base.model, tuned, mended)
 )
-evaluate.decide(gates, before, letters_alone, promised)
+refused, report = (
+    evaluate.decide(gates, before, hits, promised) for hits in (letters_alone, rehearsed)
+)
+both = {"letters alone": refused, "half of it old": report}
+told = "; ".join(f"{name}: {found.verdict}" for name, found in both.items())
+drawings = (lambda ax, found=found: draw.margins(ax, found) for found in both.values())
+print(refused)
+picture(f"Gates and their margins. {told}", *drawings, width=11, height=3.6)
 
 # %%
-report = evaluate.decide(gates, before, rehearsed, promised)
-(project.runs() / "report.json").write_text(report.to_json(), encoding="utf-8")
+_ = (project.runs() / "report.json").write_text(report.to_json(), encoding="utf-8")
 report
 
 # %% [markdown]
@@ -550,7 +553,6 @@ def shifted(size: float) -> models.Loaded:
     return dataclasses.replace(base, model=model, folder=moved)
 
 
-# %%
 try:
     adapters.load(folder, shifted(0.01))
 except adapters.AdapterError as error:
@@ -573,7 +575,7 @@ Table(("noise, of the weights' spread", "loss", "records right"), rows)
 # distance. So pin the base, keep the refusal, and score before an override.
 
 # %%
-# quiz: 08.q9
+# quiz: 08.q8 08.q9
 
 # %% [markdown]
 # ## What to carry away
