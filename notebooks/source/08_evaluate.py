@@ -300,8 +300,8 @@ check("08.4", best_checkpoint)
 #
 # ### How far do loss and score drift apart?
 #
-# A sweep of this workbook scored many runs on the same validation letters, at seven ranks and
-# several rates. In how many pairs does the run with the *lower* loss write *fewer* right records?
+# A sweep of this workbook scored many runs on the same validation letters: seven ranks and full
+# fine-tuning, several rates. In how many pairs does the run with the *lower* loss write *fewer* right records?
 
 # %%
 best_checkpoint = use("08.4", best_checkpoint)
