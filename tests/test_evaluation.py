@@ -1,5 +1,6 @@
 """Intervals, gates, the report, probes and judges."""
 
+import itertools
 import json
 import math
 import random
@@ -83,6 +84,15 @@ def test_pairs_are_drawn_together():
     assert high - low < 0.05 < 0.15 < alone.high - alone.low
 
 
+def test_one_more_right_answer_never_lowers_an_end():
+    """Nor does one more that is kept: 39 right of 40 must not look surer than 40 of 40."""
+    for n in (10, 40, 90):
+        found = [interval([1] * k + [0] * (n - k), 2000) for k in range(n + 1)]
+        falls = [paired([1] * n, [1] * k + [0] * (n - k), 2000) for k in range(n + 1)]
+        for ends in (found, falls):
+            assert all(a.low <= b.low and a.high <= b.high for a, b in itertools.pairwise(ends))
+
+
 def test_pairs_of_unequal_number_are_refused():
     for one in (paired, paired_bootstrap):
         with pytest.raises(ValueError, match="3 and 2 values: a pair needs one of each"):
@@ -112,8 +122,8 @@ def test_the_fewest_examples_for_a_limit_are_just_enough():
 
 @pytest.mark.parametrize("n", [5, 10, 30, 100, 400])
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.98])
-def test_intervals_hold_the_true_share_nine_times_of_ten_or_more(share, n):
-    assert coverage(share, n, trials=1000) >= 0.89
+def test_intervals_hold_the_true_share_about_as_often_as_promised(share, n):
+    assert coverage(share, n, trials=1000) >= 0.93
 
 
 def test_without_the_mend_equal_values_miss_the_share():
@@ -387,7 +397,7 @@ def test_a_judge_that_asks_reads_the_letter_and_all_five_values(monkeypatch):
     right = json.loads(LETTERS[0].answer)
     said = [
         LETTERS[0].answer,
-        json.dumps(right | {"due": "wrong"}),
+        json.dumps(right | {"firm": "wrong"}),  # the others are right
         "no record",
         json.dumps(right | {"vat": 1}),
     ]

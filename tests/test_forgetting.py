@@ -79,3 +79,14 @@ def test_a_run_tells_what_it_kept_and_how_it_went(short):
     assert 0 <= found["refused"] <= 1 and 0 <= found["answered"] <= 1
     assert set(found["skills"]) <= set(skills.SKILLS)
     assert frame.spec_of(found) == replace(lora, seed=1)
+
+
+def point(step, score, loss=0.1):
+    return evaluate.Checkpoint(step, loss, loss, score, 1.0, 1.0, 1.0)
+
+
+def test_the_best_checkpoint_has_the_best_validation_score_and_is_the_earliest_of_them():
+    points = [point(50, 0.9, 0.5), point(5, 0.7, 0.01), point(20, 0.9, 0.6), point(2, 0.0)]
+    assert evaluate.best_checkpoint(points).step == 20
+    with pytest.raises(ValueError):
+        evaluate.best_checkpoint([])

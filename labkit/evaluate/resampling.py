@@ -12,10 +12,11 @@ The interval runs from the 2.5% to the 97.5% point of the R means (the percentil
 examples are drawn, so it says how another draw of letters would move the score. It says nothing
 about another seed of the training, another task or another kind of letter.
 
-Of n equal values a percentile interval has no width at all, and 10 draws with a share of 90% are
-equal in a third of all cases. There `interval` ends where n equal draws have a chance of 2.5%:
-above 0.025 ** (1 / n) for n hits of n (Clopper and Pearson 1934). `coverage` measures what is held
-then: from 90 to 100% instead of 95, since few hits can only have few shares.
+Of n equal values a percentile interval has no width, and 10 draws with a share of 90% are equal in
+a third of all cases. A kind of example that makes up to q = 1 - 0.025 ** (1 / n) of all can stay
+unseen among n, with a chance of 2.5% or more. So `interval` and `paired` reach at least as far as
+a share q of the worst kind, and of the best, would move the mean. For n hits of n that is the
+interval of Clopper and Pearson (1934). `coverage` measures what is held then.
 
 Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
 Left out on purpose: BCa intervals, clustered examples, and a correction for many gates at once.
@@ -95,28 +96,26 @@ def paired(
 
 
 def _interval(values: np.ndarray, lowest: float, draws: int, seed: int) -> Interval:
-    low, high = bootstrap(values, draws, seed)
-    if np.ptp(values) == 0:  # all alike: the draws have no spread, the next example may
-        low, high = (
-            low - _unseen(len(values)) * (low - lowest),
-            high + _unseen(len(values)) * (1 - high),
-        )
-    return Interval(float(values.mean()), low, high, len(values))
+    middle, (low, high) = float(values.mean()), bootstrap(values, draws, seed)
+    unseen = _unseen(len(values))
+    low = min(low, middle - unseen * (middle - lowest))
+    high = max(high, middle + unseen * (1 - middle))
+    return Interval(middle, low, high, len(values))
 
 
 def coverage(share: float, n: int, trials: int = 2000, seed: int = 0, mended: bool = True) -> float:
     """How many of `trials` intervals hold the true share, each from n examples: 0.95 is promised.
 
     Measured on hits that are drawn with that share. The mean of a draw from h hits among n is
-    binomial, so no example need be drawn. `mended=False` leaves equal values without a width.
+    binomial, so no example need be drawn. `mended=False` takes the percentiles alone.
     """
     rng = np.random.default_rng(seed)
     hits = rng.binomial(n, share, size=trials)
     means = rng.binomial(n, hits / n, size=(DRAWS // 10, trials)) / n
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
     if mended:
-        low = np.where(hits == n, 1 - _unseen(n), low)
-        high = np.where(hits == 0, _unseen(n), high)
+        low = np.minimum(low, hits / n * (1 - _unseen(n)))
+        high = np.maximum(high, 1 - (1 - hits / n) * (1 - _unseen(n)))
     return float(((low <= share) & (share <= high)).mean())
 
 
