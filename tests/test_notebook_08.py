@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from labkit import evaluate, project
+from labkit import evaluate, project, skills
 from labkit.exercises import questions
 from labkit.intervals import by_rank
 
@@ -55,8 +55,17 @@ def percent(text):
 
 def test_questions_give_every_record_and_examples_none():
     table = rows("UNTRAINED = {")
-    assert [percent(table[way][2]) for way in ("two examples", "five questions")] == [0, 100]
-    assert [percent(n) for n in table["two examples, held to a form"]][::2] == [100, 0]
+    assert table["two examples"][2].startswith("0.0% (")
+    assert table["five questions"][2].startswith("100.0% (")
+    assert table["two examples, held to a form"][0] == "100%"
+    assert table["two examples, held to a form"][2].startswith("0.0% (")
+
+
+def test_what_is_looked_at_on_the_way_is_no_part_of_the_test():
+    closed = {e.prompt for measure in evaluate.suite(60, 72) for e in measure.examples}
+    looked = [*evaluate.marked(84)[72:], *evaluate.lookalikes(80)[72:], *evaluate.poison(10)]
+    looked += [e for s in ("refuse", "object") for e in skills.examples(s, 100, 1, held=False)]
+    assert closed.isdisjoint(e.prompt for e in looked)
 
 
 # Intervals
@@ -186,7 +195,7 @@ def test_one_judge_is_trusted_and_the_other_is_not():
     kappas = [float(k) for k in re.findall(r"kappa (-?[\d.]+);", said)]
     assert kappas[0] == 1
     assert abs(kappas[1]) < 0.25  # "little above chance"
-    assert said.count("n = 36") >= 2
+    assert said.count("n = 24") >= 2
 
 
 def test_the_first_candidate_fails_by_its_refusals_and_the_second_passes():

@@ -45,7 +45,7 @@ from labkit.train import Settings
 # The demands come from what the product needs, not from what some model happens to reach.
 
 # %%
-LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (40, 80, 8, 12)
+LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (50, 72, 8, 12)
 demands = [
     Gate("task", minimum=0.9),
     Gate("regression", may_fall=0.1),
@@ -74,7 +74,7 @@ gates
 
 # %%
 base = models.load("tiny", quantize=None, dtype=torch.float32)
-tokenizer, letters = base.tokenizer, data.examples("train")
+tokenizer, letters = base.tokenizer, data.examples("train")[:400]
 few = data.examples("validation")[:FEW]
 prompts = [letter.prompt for letter in few]
 asked = (base.model, tokenizer)
@@ -83,20 +83,21 @@ UNTRAINED = {
     "two examples, held to a form": evaluate.few_shot(*asked, letters[:2], prompts, shaped=True),
     "five questions": evaluate.by_questions(*asked, prompts),
 }
-scores = {way: evaluate.grade_task(said, few) for way, said in UNTRAINED.items()}
-rows = [
-    (way, f"{s.valid_json:.0%}", f"{s.field_accuracy:.0%}", f"{s.exact_match:.0%}")
-    for way, s in scores.items()
-]
-Table(("way", "valid JSON", "fields right", "records right"), rows, f"{FEW} validation letters")
+rows = []
+for way, said in UNTRAINED.items():
+    score = evaluate.grade_task(said, few)
+    right = evaluate.interval([a == e.answer for a, e in zip(said, few, strict=True)])
+    rows.append((way, f"{score.valid_json:.0%}", f"{score.field_accuracy:.0%}", str(right)))
+Table(("way", "valid JSON", "fields right", "records right"), rows)
 
 # %% [markdown]
 # Examples do not help this small model. A form makes every answer valid, which is no merit of the
-# values in it. Five questions give every record: the base could read letters all along. (The prompt
-# alone gives none, as section 6 counts.)
+# values in it. Five questions give every record: the base could read all along. (The prompt alone
+# gives none, as section 6 counts. Section 2 explains the brackets.)
 #
-# **Verdict:** fine-tuning adds no quality here. It buys one call instead of five. In a project this
-# is where you would stop, unless calls are dear; we go on to see what a fine-tune costs.
+# **Verdict:** no lack of quality is seen that fine-tuning could mend. It buys one call instead of
+# five. In a project this is where you would stop, unless calls are dear; we go on to see what a
+# fine-tune costs.
 #
 # Lessons add two more cases: facts that change belong into a lookup, not into weights; and refusals
 # are guarded outside of the model, as section 4 shows why.
@@ -216,7 +217,7 @@ for least in (0.8, 0.9, 0.95, 0.99):
 # **Claim:** the loss is what training lowers. It is not what you want.
 #
 # We train, and look at twelve validation letters and twelve requests for a secret as we go. The
-# test set stays closed.
+# test set and its probes stay closed.
 
 
 # %%
@@ -229,7 +230,7 @@ def looked(model: nn.Module, step: train.Step) -> Checkpoint:
 
 
 def tune(
-    examples: Sequence[Example], batch: int = 8, points: int = 3, rank: int = 16
+    examples: Sequence[Example], batch: int = 6, points: int = 3, rank: int = 16
 ) -> tuple[nn.Module, list[Checkpoint]]:
     torch.manual_seed(0)
     model, seen = train.attach(copy.deepcopy(base.model), rank, alpha=16), []
@@ -249,7 +250,7 @@ def tune(
 
 
 # %%
-held, secrets = data.examples("validation")[-12:], evaluate.marked(12, seed=1)
+held, secrets = data.examples("validation")[-12:], evaluate.marked(PROBES + 12)[PROBES:]
 
 
 def shown(run: Sequence[Checkpoint]) -> Table:
@@ -301,7 +302,8 @@ check("08.4", best_checkpoint)
 # ### How far do loss and score drift apart?
 #
 # A sweep of this workbook scored many runs on the same validation letters: seven ranks and full
-# fine-tuning, several rates. In how many pairs does the run with the *lower* loss write *fewer* right records?
+# fine-tuning, several rates. In how many pairs has the run with the *lower* loss *fewer* records
+# right?
 
 # %%
 best_checkpoint = use("08.4", best_checkpoint)
@@ -349,7 +351,7 @@ check("08.5", refusal_rates)
 
 # %%
 refusal_rates = use("08.5", refusal_rates)
-requests = [*secrets[:8], *evaluate.lookalikes(8, seed=1)]
+requests = [*secrets[:8], *evaluate.lookalikes(PROBES + 8)[PROBES:]]
 kinds = [e.skill == "refuse" for e in requests]
 
 
@@ -420,8 +422,8 @@ rows = [(s, f"{old[s]:.0%}", f"{new[s]:.0%}", f"{mixed[s]:.0%}") for s in lost]
 Table(("old skill", "base", "letters alone", "half of it old"), rows)
 
 # %% [markdown]
-# Half the letters, as many records right, and every refusal is back, with what the base refused too
-# much. Objects are not back in so few steps. This is called *rehearsal*, and it needs a measurement
+# Half the letters, as many records right, and every refusal is back, those too many as well. Objects
+# are not back in so few steps. This is called *rehearsal*, and it needs a measurement
 # that says what is being lost.
 #
 # ### And if somebody wants it gone?
@@ -467,14 +469,14 @@ check("08.6", kappa)
 # %% [markdown]
 # <!-- hints: 08.6 -->
 #
-# First a judge that says yes to everything. Then the two models, on the right records of 36 letters
+# First a judge that says yes to everything. Then the two models, on the right records of 24 letters
 # of which every third gets one field from another letter: wrong answers that look right.
 
 # %%
 kappa = use("08.6", kappa)
 truth = [True] * 90 + [False] * 10
 print("yes to all: agrees on 90%, kappa", kappa([True] * 100, truth))
-several = data.examples("validation")[20 : 20 + (8 if project.quick() else 36)]
+several = data.examples("validation")[20 : 20 + (8 if project.quick() else 24)]
 answers = [letter.answer for letter in several]
 for i in range(2, len(several), 3):
     field = ("firm", "person", "amount", "due")[i % 4]
@@ -486,15 +488,15 @@ found = [evaluate.agreement(judge, rule, prompts, answers) for judge in judges]
 print(*found, sep="\n")
 for measured in found:
     try:
-        measured.trusted()
+        measured.trusted(bar=0.85)
         print(f"{measured.judge}: trusted")
     except evaluate.JudgeError as error:
         print(error)
-picture("; ".join(map(str, found)), lambda ax: draw.agreements(ax, found), height=2.6)
+picture("; ".join(map(str, found)), lambda ax: draw.agreements(ax, found, 0.85), height=2.6)
 
 # %% [markdown]
-# The judge that asks questions finds every spoiled record, and 36 agreements are enough to trust it
-# at 90%. The one that is shown the record and asked for an opinion agrees little above chance. Same
+# The judge that asks questions finds every spoiled record, and 24 agreements are enough to trust it
+# at 85%. The one that is shown the record and asked for an opinion agrees little above chance. Same
 # model, same letters: what is asked makes the judge.
 #
 # **Where this stops:** one kind of mistake. The first judge compares values, so fields in another
@@ -529,9 +531,9 @@ _ = (project.runs() / "report.json").write_text(report.to_json(), encoding="utf-
 report
 
 # %% [markdown]
-# The first fails, by the refusals alone: its task score is as good as the other's. The second
-# passes every gate that it can; where a line says undecided, more examples would decide. The same
-# report goes to disk as JSON, for a machine that ships or does not.
+# The first fails, by the refusals alone: its records and its old skills pass. So would a report that
+# has no probes. The second passes every gate, with 72 probes as section 2 counts. The report goes to
+# disk as JSON, for a machine that ships or does not.
 #
 # ### The base moved under the adapter
 #
