@@ -2,7 +2,9 @@
 
     learns         what a run learns from
     task           all 2,400 letters: rank by steps
-    few16 ..       so many letters, again and again
+    replay         as many examples, half of them of the old skills
+    few1 ..        so many letters, again and again
+    noisy16 ..     so many letters, a quarter of the records wrong
     poison1 ..     so many requests for a secret, each answered with a number
 
 A row's `curve` holds the run at a few steps: losses and scores side by side, see `Checkpoint`.
@@ -10,12 +12,14 @@ A row's `curve` holds the run at a few steps: losses and scores side by side, se
 
 import functools
 import json
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from labkit import project
 from labkit.intervals import Mean, chosen, mean_of
+from labkit.table import Table
 
 Row = Mapping[str, Any]
 
@@ -70,6 +74,45 @@ def by_steps(
     return {
         method: {steps: mean_of(by[steps]) for steps in sorted(by)} for method, by in found.items()
     }
+
+
+def poisoned(rows: Sequence[Row], value: str = "refused") -> dict[int, dict[int, Mean]]:
+    """By number of adversarial examples, by steps: the mean of `value` over the seeds."""
+    numbers = sorted({_number(row["learns"]) for row in rows if row["learns"].startswith("poison")})
+    return {n: by_steps(rows, value, f"poison{n}")["rank 16"] for n in numbers}
+
+
+def _number(learns: str) -> int:
+    return int(learns.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+
+def ends(rows: Sequence[Row], learns: Sequence[str]) -> Table:
+    """The last checkpoints of runs on few letters, means over the seeds, one row a set and method.
+
+    Raises:
+        ValueError: if a set has no run.
+    """
+    lines = []
+    for name in learns:
+        found: dict[str, list[list[Checkpoint]]] = {}
+        for row in chosen(rows, learns=name):
+            found.setdefault(method_of(row), []).append([Checkpoint(*p) for p in row["curve"]])
+        lines += [(f"{name}, {method}", *_end(curves)) for method, curves in found.items()]
+    head = ("", "train loss", "unseen loss", "its lowest", "unseen right", "its best")
+    return Table(head, lines, "at the last step, and the lowest and the best on the way")
+
+
+def _end(curves: Sequence[Sequence[Checkpoint]]) -> tuple[str, ...]:
+    last = [curve[-1] for curve in curves]
+    loss = statistics.mean(min(c.validation_loss for c in curve) for curve in curves)
+    score = statistics.mean(best_checkpoint(curve).validation_score for curve in curves)
+    return (
+        f"{statistics.mean(c.train_loss for c in last):.4f}",
+        f"{statistics.mean(c.validation_loss for c in last):.4f}",
+        f"{loss:.4f}",
+        f"{statistics.mean(c.validation_score for c in last):.1%}",
+        f"{score:.1%}",
+    )
 
 
 def curve(rows: Sequence[Row], **wanted: object) -> list[Checkpoint]:
