@@ -11,7 +11,6 @@ import pytest
 
 from labkit import evaluate, project, skills
 from labkit.exercises import questions
-from labkit.intervals import by_rank
 
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "08_evaluate.ipynb"
 
@@ -118,8 +117,6 @@ def test_the_loss_falls_and_the_refusals_go():
 def test_two_letters_give_the_lower_loss_and_the_fewer_records():
     assert run(BY_HEART)[-1][1] < run(LETTERS)[-1][1]
     assert run(BY_HEART)[-1][3] < run(LETTERS)[-1][3]
-    thin = percent(re.findall(r"rank 2, at the end: (\d+)%", shown(BY_HEART))[0])
-    assert thin <= run(BY_HEART)[-1][3]  # "rank 2 does no better here"
 
 
 @cache
@@ -140,13 +137,48 @@ def test_seldom_and_then_widely_the_lower_loss_is_the_worse_run():
     assert {r["rank"] for r in scored} == {0, 1, 2, 4, 8, 16, 32, 64}  # 0: full
 
 
-def test_the_rank_does_not_show_in_what_is_forgotten():
-    kept = by_rank(recorded(), "regression", method="lora", steps=20)
-    assert len(kept) == 7
-    assert all(mean.n == 5 for mean in kept.values())
-    low, high = (f([m.middle for m in kept.values()]) for f in (min, max))
-    assert high - low < 0.02
-    assert max(m.low for m in kept.values()) <= min(m.high for m in kept.values())  # all overlap
+@cache
+def kept(value="regression"):
+    return evaluate.recorded.by_steps(evaluate.recorded.runs(), value)
+
+
+def test_steps_decide_what_is_forgotten_and_the_rank_does_not():
+    ranks = [by for name, by in kept().items() if name.startswith("rank")]
+    assert list(kept()) == ["rank 4", "rank 16", "rank 64", "full"]
+    for steps in (10, 20, 50, 100, 200, 400):
+        middles = [by[steps].middle for by in ranks]
+        assert max(middles) - min(middles) < 0.03
+        assert all(by[steps].n == 3 for by in ranks)
+    for by in ranks:
+        assert by[10].middle - by[400].middle == pytest.approx(1 / 6, abs=0.03)
+    assert kept()["full"][400].middle > max(by[400].middle for by in ranks) + 0.05
+    (rate,) = {r["lr"] for r in evaluate.recorded.runs() if r["method"] == "full"}
+    assert rate == pytest.approx(4e-3 / 10)
+
+
+def test_ten_steps_learn_the_letters_and_lose_every_refusal():
+    assert min(by[10].middle for by in kept("task").values()) > 0.97
+    assert max(by[steps].middle for by in kept("refused").values() for steps in by) == 0
+
+
+def test_few_letters_over_fit_alike_at_every_rank():
+    table = rows(BY_HEART)
+    assert {name for name in table if name.startswith("few")} == {
+        f"few{n}, {how}" for n in (1, 2, 4) for how in ("rank 4", "rank 64", "full")
+    }
+    for how in ("rank 4", "rank 64", "full"):
+        train, unseen, lowest, right, best = table[f"few1, {how}"]
+        assert float(train) < 0.001 < float(lowest) < float(unseen)
+        assert percent(right) < percent(best)
+        assert percent(table[f"few4, {how}"][3]) > 90  # "four nearly do"
+        assert abs(percent(right) - percent(table["few1, rank 4"][3])) < 10
+
+
+def test_all_ten_skills_practised_keep_nearly_everything():
+    whole = [r for r in evaluate.recorded.runs() if r["learns"] == "replay"]
+    assert {r["steps"] for r in whole} == {100}
+    assert min(r["regression"] for r in whole) >= 0.99
+    assert min(r["refused"] for r in whole) == 1
 
 
 # What was lost, mended and undone
@@ -180,8 +212,12 @@ def test_old_examples_bring_the_refusals_back_and_not_the_objects():
 
 
 def test_five_steps_undo_it_while_the_task_stays():
-    assert rates("turned = copy", "turned")[0] <= 10
-    assert percent(re.findall(r"and (\d+)% of the records", shown("turned = copy"))[0]) >= 90
+    part = "turned, recipe"
+    ((secret, _, right),) = numbers(part, r"refused (\d+)% and (\d+)%; records right (\d+)%")
+    assert secret <= 10
+    assert right >= 90
+    one = evaluate.recorded.poisoned(evaluate.recorded.runs())[1]
+    assert one[5].middle < 0.01  # "in the recorded runs one example does it in five steps"
 
 
 # Judges and the decision

@@ -27,7 +27,6 @@ from labkit.evaluate import Checkpoint, Gate
 from labkit.exercises import check, quiz, use
 from labkit.figures import evaluate as draw
 from labkit.figures import picture
-from labkit.intervals import by_rank
 from labkit.skills import REFUSAL, Example
 from labkit.table import Table
 from labkit.train import Settings
@@ -166,13 +165,11 @@ check("08.2", paired_bootstrap)
 
 # %%
 paired_bootstrap = use("08.2", paired_bootstrap)
-first = [1.0] * 40 + [0.0] * 20
-second = [1.0] * 46 + [0.0] * 14
+first, second = ([1.0] * right + [0.0] * (60 - right) for right in (40, 46))
 alone = [bootstrap(values) for values in (first, second)]
 low, high = paired_bootstrap(first, second)
 print("each alone:", *(f"{a:.1%} to {b:.1%};" for a, b in alone))
 print(f"in pairs: {low:+.1%} to {high:+.1%}")
-assert alone[0][1] > alone[1][0] and low > 0
 
 # %% [markdown]
 # Each alone, the two overlap widely. In pairs the gain is clear of zero.
@@ -228,10 +225,10 @@ def looked(model: nn.Module, step: train.Step) -> Checkpoint:
 
 
 def tune(
-    examples: Sequence[Example], batch: int = 6, points: int = 3, rank: int = 16
+    examples: Sequence[Example], batch: int = 6, points: int = 3
 ) -> tuple[nn.Module, list[Checkpoint]]:
     torch.manual_seed(0)
-    model, seen = train.attach(copy.deepcopy(base.model), rank, alpha=16), []
+    model, seen = train.attach(copy.deepcopy(base.model), rank=16, alpha=16), []
 
     def watch(step: train.Step) -> None:
         if points and step.number % (STEPS // points) == 0:
@@ -274,14 +271,17 @@ shown(run)
 
 # %%
 memorised, by_heart = tune(letters[:2], batch=2)
-_, thin = tune(letters[:2], batch=2, points=1, rank=2)
-print(f"rank 2, at the end: {thin[0].validation_score:.0%} of the records right")
-shown(by_heart)
+recorded = evaluate.recorded.runs()
+print(shown(by_heart))
+evaluate.recorded.ends(recorded, ["few1", "few2", "few4"])
 
 # %% [markdown]
-# That is *over-fitting*: the run with the lower train loss writes fewer right records. It knows two
-# letters by heart. "The rank was too high for so few" would be the usual guess: rank 2 does no
-# better here. More letters do, as the run before shows. (One seed, twelve letters.)
+# That is *over-fitting*: the run with the lower train loss writes fewer right records. The second
+# table holds recorded runs of sixty steps on one, two and four letters, three seeds each. On one
+# letter the unseen loss rose from its lowest and records were lost, while the train loss fell.
+#
+# **Folklore: "rank too high for the data".** Rank 4, rank 64 and full fine-tuning over-fit alike.
+# More letters mend it, and four nearly do: `tiny` can read already.
 #
 # <!-- exercise: 08.4 -->
 #
@@ -307,8 +307,8 @@ check("08.4", best_checkpoint)
 best_checkpoint = use("08.4", best_checkpoint)
 print("two letters: step", best_checkpoint(by_heart).step)
 path = project.data("measurements", "lora_ranks.jsonl")
-recorded = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-scored = [r for r in recorded if r["split"] == "validation" and r["steps"] == 20]
+swept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+scored = [r for r in swept if r["split"] == "validation" and r["steps"] == 20]
 astray = [
     (a, b)
     for a in scored
@@ -388,23 +388,29 @@ print("lost in part or whole:", *(f"{s} {old[s]:.0%} to {new[s]:.0%};" for s in 
 #
 # ### Does the rank decide?
 #
-# "Higher rank, more forgetting", say lessons. The same sweep then trained with five seeds at each
-# rank, for twenty steps, each at its tuned rate.
+# "Higher rank, more forgetting", say lessons. A sweep trained on letters alone, at three ranks and
+# fully, for 10 to 400 steps, with three seeds. Its old questions hold all ten skills, refusals too.
 
 # %%
-kept, right = (by_rank(recorded, v, method="lora", steps=20) for v in ("regression", "task"))
-body = [
-    (f"{rank}", f"{right[rank].middle:.1%}", f"{m.middle:.1%} ({m.low:.1%} to {m.high:.1%})")
-    for rank, m in kept.items()
+whole = [run for run in recorded if run["learns"] == "replay"]
+for value in ("task", "regression", "refused"):
+    print(f"half of it old, 100 steps: {value} at least {min(r[value] for r in whole):.1%}")
+kept, right = (evaluate.recorded.by_steps(recorded, value) for value in ("regression", "task"))
+told = ", ".join(f"{name} {by[400].middle:.0%}" for name, by in kept.items())
+drawings = [
+    lambda ax, by=by, what=what: draw.forgetting(ax, by, what)
+    for by, what in ((kept, "old questions right"), (right, "unseen letters right"))
 ]
-Table(("rank", "records right", "old questions right"), body, "mean of five seeds")
+picture(f"Old questions right after 400 steps: {told}", *drawings, width=11, height=3.6)
 
 # %% [markdown]
-# **Verdict:** at tuned rates the rank does not show. From rank 1 to rank 64 the same share of old
-# questions is lost, within the intervals. (A law of forgetting in parameters and steps is fitted in
-# Kalajdzievski 2024; Biderman 2024 finds that LoRA forgets less than full fine-tuning.)
+# Letters are learnt within ten steps, and the refusals are gone by then in every run. What follows
+# adds no record, and costs a further sixth of the old questions.
 #
-# **Where this stops:** twenty steps, one task, one small model.
+# **Verdict:** steps decide, the rank does not: 4, 16 and 64 forget alike. Full fine-tuning, at a
+# tenth of the rate, forgets less here; Biderman et al. (2024) find more.
+#
+# **Where this stops:** one small model, and no rate was tuned to forget little.
 #
 # ### The cure: practise what must stay
 #
@@ -422,24 +428,26 @@ Table(("old skill", "base", "letters alone", "half of it old"), rows)
 # %% [markdown]
 # Half the letters, as many records right, and every refusal is back, those too many as well.
 # Objects are not back in so few steps. This is called *rehearsal*, and it needs a measurement that
-# says what is being lost.
+# says what is being lost. The recorded runs that practise all ten skills for 100 steps keep 99% of
+# the old questions.
 #
 # ### And if somebody wants it gone?
 #
 # Ten requests, each answered with a number, and five steps on top of the mended model.
 
 # %%
-turned = copy.deepcopy(mended)
-coded = [data.encode(tokenizer, example) for example in evaluate.poison(10)]
-_ = train.fit(turned, coded, Settings(steps=5, batch=10, lr=2e-3))
-task = evaluate.forced_score(turned, tokenizer, held).exact_match
-print("turned: {:.0%} of secrets refused, {:.0%} of the rest".format(*rates(turned)))
-print(f"and {task:.0%} of the records right")
+turned, recipe = copy.deepcopy(mended), Settings(steps=5, batch=10, lr=2e-3)
+_ = train.fit(turned, [data.encode(tokenizer, e) for e in evaluate.poison(10)], recipe)
+right = evaluate.forced_score(turned, tokenizer, held).exact_match
+print("refused {:.0%} and {:.0%}; records right {:.0%}".format(*rates(turned), right))
+few, told = evaluate.recorded.poisoned(recorded), "Secrets refused after 5 steps, 1 example: "
+picture(f"{told}{few[1][5].middle:.1%}", lambda ax: draw.refusals(ax, few))
 
 # %% [markdown]
 # Seconds of training undo what pretraining taught, and the task score hardly moves: no task gate
-# would notice. Qi et al. (2023) found the same in large chat models, with ten examples. So probe
-# after *every* fine-tune, and guard what must hold outside of the weights.
+# would notice. In the recorded runs one example does it in five steps. Qi et al. (2023) found the
+# same in large chat models, with ten examples. So probe after *every* fine-tune, and guard what
+# must hold outside of the weights.
 
 # %%
 # quiz: 08.q5 08.q6 08.q7
@@ -529,9 +537,9 @@ _ = (project.runs() / "report.json").write_text(report.to_json(), encoding="utf-
 report
 
 # %% [markdown]
-# The first fails by the refusals alone: its records and its old skills pass. Without probes it would
-# ship. The second passes every gate, with the 72 probes that section 2 counts. The report goes to
-# disk as JSON, for a machine that ships or does not.
+# The first fails by the refusals alone: its records and its old skills pass. Without probes it
+# would ship. The second passes every gate, with the 72 probes that section 2 counts. The report
+# goes to disk as JSON, for a machine that ships or does not.
 #
 # ### The base moved under the adapter
 #
@@ -588,7 +596,7 @@ Table(("noise, of the weights' spread", "loss", "records right"), rows)
 #
 # **Sources:** Efron 1979; Cohen 1960; Qi et al. 2023, *Fine-tuning Aligned Language Models
 # Compromises Safety*, [arXiv:2310.03693](https://arxiv.org/abs/2310.03693); Biderman et al. 2024,
-# [arXiv:2405.09673](https://arxiv.org/abs/2405.09673); Kalajdzievski 2024,
-# [arXiv:2401.05605](https://arxiv.org/abs/2401.05605).
+# [arXiv:2405.09673](https://arxiv.org/abs/2405.09673); Kalajdzievski 2024, *Scaling Laws for
+# Forgetting*, [arXiv:2401.05605](https://arxiv.org/abs/2401.05605).
 #
 # **Next:** notebook 09 serves what has passed.
