@@ -144,7 +144,7 @@ def kept(value="regression"):
 
 def test_steps_decide_what_is_forgotten_and_the_rank_does_not():
     ranks = [by for name, by in kept().items() if name.startswith("rank")]
-    assert list(kept()) == ["rank 4", "rank 16", "rank 64", "full"]
+    assert set(kept()) == {"rank 4", "rank 16", "rank 64", "full"}
     for steps in (10, 20, 50, 100, 200, 400):
         middles = [by[steps].middle for by in ranks]
         assert max(middles) - min(middles) < 0.03
