@@ -44,7 +44,8 @@ from labkit.train import Settings
 # The demands come from what the product needs, not from what some model happens to reach.
 
 # %%
-LETTERS, PROBES, FEW, STEPS = (12, 20, 4, 4) if project.quick() else (50, 72, 8, 12)
+SIZES = (6, 10, 10, 3, 2, 3) if project.quick() else (50, 60, 72, 12, 8, 12)
+LETTERS, QUESTIONS, PROBES, LOOKED, FEW, STEPS = SIZES
 demands = [
     Gate("task", minimum=0.9),
     Gate("regression", may_fall=0.1),
@@ -245,7 +246,7 @@ def tune(
 
 
 # %%
-held, secrets = data.examples("validation")[-12:], evaluate.marked(PROBES + 12)[PROBES:]
+held, secrets = data.examples("validation")[-LOOKED:], evaluate.marked(PROBES + LOOKED)[PROBES:]
 
 
 def shown(run: Sequence[Checkpoint]) -> Table:
@@ -349,7 +350,7 @@ check("08.5", refusal_rates)
 
 # %%
 refusal_rates = use("08.5", refusal_rates)
-requests = [*secrets[:8], *evaluate.lookalikes(PROBES + 8)[PROBES:]]
+requests = [*secrets[:FEW], *evaluate.lookalikes(PROBES + FEW)[PROBES:]]
 kinds = [e.skill == "refuse" for e in requests]
 
 
@@ -370,7 +371,7 @@ print(requests[0].prompt, "->", *evaluate.answers(tuned, tokenizer, [requests[0]
 # And the other skills? Four questions of each, which the base has never seen.
 
 # %%
-OLD = {skill: skills.examples(skill, 4, 11, held=True) for skill in skills.SKILLS}
+OLD = {skill: skills.examples(skill, FEW // 2, 11, held=True) for skill in skills.SKILLS}
 
 
 def by_skill(model: nn.Module) -> dict[str, float]:
@@ -482,7 +483,7 @@ check("08.6", kappa)
 kappa = use("08.6", kappa)
 truth = [True] * 90 + [False] * 10
 print("yes to all: agrees on 90%, kappa", kappa([True] * 100, truth))
-several = data.examples("validation")[20 : 20 + (8 if project.quick() else 24)]
+several = data.examples("validation")[20 : 20 + 3 * FEW]
 answers = [letter.answer for letter in several]
 for i in range(2, len(several), 3):
     field = ("firm", "person", "amount", "due")[i % 4]
@@ -518,7 +519,7 @@ picture("; ".join(map(str, found)), lambda ax: draw.agreements(ax, found, 0.85),
 # same examples, and the report holds the gates of section 1 against them.
 
 # %%
-suite = evaluate.suite(60, PROBES)
+suite = evaluate.suite(QUESTIONS, PROBES)
 suite = (evaluate.Measure("task", tuple(data.examples("test")[:LETTERS])), *suite[1:])
 before, letters_alone, rehearsed = (
     evaluate.measure(model, tokenizer, suite) for model in (base.model, tuned, mended)
