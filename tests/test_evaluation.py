@@ -266,6 +266,9 @@ def test_a_report_shows_the_same_as_text_html_and_json():
     for shown in (str(found), found._repr_html_()):
         for part in ("FAIL", "99.0%", "75.0%", "-24.0 points", "task at least 90%"):
             assert part in shown
+    _, head, *lines = str(found).splitlines()
+    assert len(lines) == 2  # one a gate, under its column
+    assert {line[head.index("verdict") :] for line in lines} == {"pass", "fail"}
 
 
 def test_gates_changed_since_training_pass_nothing():

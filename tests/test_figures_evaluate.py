@@ -64,7 +64,8 @@ CURVE = [  # step, train loss, validation loss, validation score, test score, re
 
 def test_the_two_pictures_of_one_run_disagree_where_loss_and_score_do():
     assert title(lambda ax: draw.losses(ax, CURVE, "16 letters")) == (
-        "16 letters: unseen loss lowest at step 10,\nat step 60 2.5 times that"
+        "16 letters: unseen loss lowest at step 10,\n"
+        "at step 60 500 times the loss of letters learnt"
     )
     assert title(lambda ax: draw.scores(ax, CURVE, "16 letters")) == (
         "16 letters: best score 90% at step 60,\n90% at step 60, old skills 50%"

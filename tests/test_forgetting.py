@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labkit import data, evaluate, skills
+from labkit.evaluate import recorded
 from labkit.sweep import forgetting, frame
 
 ALL = argparse.Namespace(parts=forgetting.PARTS, most=400)
@@ -62,6 +63,7 @@ def short(monkeypatch):
     small = suite(4, 4)
     monkeypatch.setattr(evaluate, "suite", lambda *_: small)
     monkeypatch.setattr(forgetting, "SHORT", 2)
+    monkeypatch.setattr(forgetting, "tiny", lambda: frame._base("float32"))  # loaded once
     for cached in (frame._items, forgetting.examples):
         cached.cache_clear()
     yield
@@ -90,3 +92,71 @@ def test_the_best_checkpoint_has_the_best_validation_score_and_is_the_earliest_o
     assert evaluate.best_checkpoint(points).step == 20
     with pytest.raises(ValueError):
         evaluate.best_checkpoint([])
+
+
+# ---- what the recorded runs say
+
+ROWS = recorded.runs()
+METHODS = ["rank 4", "rank 16", "rank 64", "full"]
+
+
+def test_every_recorded_run_is_one_of_the_sweep_and_each_group_has_three_seeds():
+    seeds = {}
+    for row in ROWS:
+        spec = frame.spec_of(row)
+        seeds.setdefault(replace(spec, seed=0), set()).add(spec.seed)
+        assert row["gpu"] and row["driver"] and row["versions"]["torch"] and row["date"]
+    assert set(seeds) <= set(forgetting.groups(ALL))
+    assert set(map(frozenset, seeds.values())) == {frozenset((0, 1, 2))}
+
+
+def test_a_mean_by_steps_is_that_of_its_rows_and_ranks_stand_in_order():
+    found = recorded.by_steps(ROWS, "regression")
+    assert list(found) == METHODS
+    assert all(list(by) == list(forgetting.STEPS) for by in found.values())
+    values = [
+        row["regression"]
+        for row in ROWS
+        if (row["learns"], row["rank"], row["steps"]) == ("task", 16, 100)
+    ]
+    assert found["rank 16"][100].middle == pytest.approx(sum(values) / 3)
+
+
+def test_a_curve_is_one_run_and_its_end_agrees_with_the_row():
+    [row] = [r for r in ROWS if (r["learns"], r["rank"], r["seed"]) == ("few2", 4, 1)]
+    curve = recorded.curve(ROWS, learns="few2", rank=4, seed=1)
+    assert [c.step for c in curve] == [2, 5, 10, 20, 50, 60]
+    assert curve[-1].test_score == pytest.approx(row["task"], abs=0.1)  # 100 letters of 200
+    with pytest.raises(ValueError, match="3 runs with a curve have"):
+        recorded.curve(ROWS, learns="few2", rank=4)
+
+
+def test_the_ends_of_runs_are_told_beside_their_best():
+    table = recorded.ends(ROWS, ["few1"])
+    assert [row[0] for row in table.rows] == [f"few1, {m}" for m in ("rank 4", "rank 64", "full")]
+    last, best = ([float(row[i].rstrip("%")) for row in table.rows] for i in (4, 5))
+    assert all(a < b for a, b in zip(last, best, strict=True))  # one letter: over-fitted
+
+
+def test_the_task_alone_removes_every_refusal_and_practice_keeps_them():
+    for method, by in recorded.by_steps(ROWS, "refused").items():
+        assert all(mean.middle == 0 for mean in by.values()), method
+    for value, least in (("refused", 0.99), ("regression", 0.99), ("task", 0.99)):
+        for by in recorded.by_steps(ROWS, value, "replay").values():
+            assert by[100].middle >= least
+
+
+def test_old_questions_are_lost_by_steps_and_not_by_rank():
+    means = recorded.by_steps(ROWS, "regression")
+    for steps in forgetting.STEPS:
+        middles = [means[method][steps].middle for method in METHODS[:3]]
+        assert max(middles) - min(middles) < 0.05
+    assert all(means[m][10].low > means[m][100].high for m in METHODS)
+
+
+def test_one_example_and_five_steps_undo_the_refusals():
+    found = recorded.poisoned(ROWS)
+    assert list(found) == list(forgetting.POISONS)
+    assert found[1][5].middle < 0.05 < found[1][4].middle
+    assert all(by[1].middle == 1 for by in found.values())
+    assert recorded.by_steps(ROWS, "regression", "poison1")["rank 16"][5].middle > 0.89

@@ -60,6 +60,11 @@ def method_of(row: Row) -> str:
     return "full" if row["method"] == "full" else f"rank {row['rank']}"
 
 
+def _order(row: Row) -> tuple[bool, int]:
+    """Ranks in order, and full fine-tuning behind them."""
+    return row["method"] == "full", row["rank"]
+
+
 def by_steps(
     rows: Sequence[Row], value: str, learns: str = "task", **wanted: object
 ) -> dict[str, dict[int, Mean]]:
@@ -69,7 +74,7 @@ def by_steps(
         ValueError: if there is no such row, or a group has a single seed.
     """
     found: dict[str, dict[int, list[float]]] = {}
-    for row in chosen(rows, learns=learns, **wanted):
+    for row in sorted(chosen(rows, learns=learns, **wanted), key=_order):
         found.setdefault(method_of(row), {}).setdefault(row["steps"], []).append(row[value])
     return {
         method: {steps: mean_of(by[steps]) for steps in sorted(by)} for method, by in found.items()
@@ -95,7 +100,7 @@ def ends(rows: Sequence[Row], learns: Sequence[str]) -> Table:
     lines = []
     for name in learns:
         found: dict[str, list[list[Checkpoint]]] = {}
-        for row in chosen(rows, learns=name):
+        for row in sorted(chosen(rows, learns=name), key=_order):
             found.setdefault(method_of(row), []).append([Checkpoint(*p) for p in row["curve"]])
         lines += [(f"{name}, {method}", *_end(curves)) for method, curves in found.items()]
     head = ("", "train loss", "unseen loss", "its lowest", "unseen right", "its best")

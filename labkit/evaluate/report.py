@@ -59,11 +59,16 @@ class Report:
             return FAIL
         return PASS if said == {PASS} and not self.notes else UNDECIDED
 
-    def table(self) -> Table:
-        """The report as a table, one row a gate."""
+    def table(self, between: str = " ") -> Table:
+        """The report as a table, one row a gate; `between` stands before each interval."""
         head = ("gate", "base", "tuned", "tuned less base", "verdict")
         rows = [
-            (str(line.gate), _share(line.base), _share(line.tuned), _gap(line.change), line.verdict)
+            (
+                str(line.gate),
+                *(_share(found, between) for found in (line.base, line.tuned)),
+                _gap(line.change, between),
+                line.verdict,
+            )
             for line in self.lines
         ]
         said = [
@@ -79,7 +84,7 @@ class Report:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        return self.table("\n")._repr_html_()
 
     def to_json(self) -> str:
         """The report as JSON, for a machine that decides whether to ship."""
@@ -87,13 +92,13 @@ class Report:
         return json.dumps(said, indent=1)
 
 
-def _share(found: Interval) -> str:
-    return f"{found.middle:.1%}\n({found.low:.1%} to {found.high:.1%})"
+def _share(found: Interval, between: str) -> str:
+    return f"{found.middle:.1%}{between}({found.low:.1%} to {found.high:.1%})"
 
 
-def _gap(found: Interval) -> str:
+def _gap(found: Interval, between: str) -> str:
     low, middle, high = (100 * v for v in (found.low, found.middle, found.high))
-    return f"{middle:+.1f} points\n({low:+.1f} to {high:+.1f})"
+    return f"{middle:+.1f} points{between}({low:+.1f} to {high:+.1f})"
 
 
 def decide(

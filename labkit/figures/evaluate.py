@@ -89,12 +89,11 @@ def losses(ax: Axes, curve: Sequence[Checkpoint], what: str) -> Axes:
     seen, unseen = ([getattr(c, k) for c in curve] for k in ("train_loss", "validation_loss"))
     ax.plot(steps, seen, "-o", color=BLUE, label="letters it learns from")
     ax.plot(steps, unseen, "--s", color=ORANGE, label="unseen letters")
-    best = min(curve, key=lambda c: c.validation_loss)
+    best, last = min(curve, key=lambda c: c.validation_loss), curve[-1]
     ax.plot([best.step], [best.validation_loss], "o", ms=13, mfc="none", mec=ORANGE)
-    last = curve[-1]
     ax.set(
         title=f"{what}: unseen loss lowest at step {best.step},\nat step {last.step} "
-        f"{last.validation_loss / best.validation_loss:.1f} times that",
+        f"{last.validation_loss / last.train_loss:.3g} times the loss of letters learnt",
         xscale="log", yscale="log", xlabel="training steps", ylabel="loss, nats a token",
     )  # fmt: skip
     _steps(ax, steps)
@@ -161,7 +160,8 @@ def agreements(ax: Axes, found: Sequence[Agreement], bar: float = 0.9) -> Axes:
 
 
 def _steps(ax: Axes, steps: Sequence[int]) -> None:
-    """Ticks at the steps themselves, in plain numbers."""
-    ax.set_xticks(steps)
+    """Ticks at the steps themselves, in plain numbers; none where two would touch."""
+    shown = [s for i, s in enumerate(steps) if i + 1 == len(steps) or steps[i + 1] > 1.4 * s]
+    ax.set_xticks(shown)
     ax.minorticks_off()
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
