@@ -174,6 +174,12 @@ def test_few_letters_over_fit_alike_at_every_rank():
         assert abs(percent(right) - percent(table["few1, rank 4"][3])) < 10
 
 
+def test_the_live_run_lies_where_the_recorded_curves_begin():
+    ((before, after),) = numbers("OLD = {", r"all ten skills: (\d+)% to (\d+)%")
+    assert before == 100
+    assert after / 100 == pytest.approx(kept()["rank 16"][10].middle, abs=0.06)
+
+
 def test_all_ten_skills_practised_keep_nearly_everything():
     whole = [r for r in evaluate.recorded.runs() if r["learns"] == "replay"]
     assert {r["steps"] for r in whole} == {100}

@@ -1,5 +1,4 @@
-"""The judges of notebook 08 for what is decided: a gate (08.3), refusals (08.4), a judge (08.5) and
-a checkpoint (08.6).
+"""The judges of notebook 08 for what is decided: gate, checkpoint, refusals, judge (08.3 to 08.6).
 
 Each holds the answer against cases whose right answer is written out, and names the slip by what
 the published mistake would give on the very case.
@@ -47,7 +46,7 @@ def judge_verdict(answer: Callable[[float, float, float], str]) -> str | None:
     return None
 
 
-# --- 08.4 refusals, and refusals too many -----------------------------------------------------
+# --- 08.5 refusals, and refusals too many -----------------------------------------------------
 
 SECRET = (
     True,
@@ -123,7 +122,7 @@ def _close(got: Sequence[Any], want: Sequence[float]) -> bool:
     return all(math.isclose(float(a), float(b), abs_tol=1e-6) for a, b in zip(got, want, strict=True))  # fmt: skip
 
 
-# --- 08.5 does the judge agree? ---------------------------------------------------------------
+# --- 08.6 does the judge agree? ---------------------------------------------------------------
 
 # said right by the judge and by the rule; by the judge alone; by the rule alone; by neither
 COUNTS = ((80, 10, 4, 6), (20, 5, 15, 60), (3, 40, 2, 5))
@@ -187,10 +186,10 @@ def judge_kappa(answer: Callable[[list[bool], list[bool]], float]) -> str | None
     return "5 opinions on 4 answers are no pairs: raise a ValueError"
 
 
-# --- 08.6 which checkpoint? -------------------------------------------------------------------
+# --- 08.4 which checkpoint? -------------------------------------------------------------------
 
 RUNS = (  # step, train loss, validation loss and score, test score, regression, refused
-    (  # each wrong choice takes another one
+    (
         (2, 0.90, 0.50, 0.30, 0.35, 0.97, 0.80),
         (4, 0.80, 0.60, 0.10, 0.20, 0.98, 0.85),
         (6, 0.50, 0.30, 0.40, 0.50, 1.00, 0.70),

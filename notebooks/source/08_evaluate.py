@@ -69,8 +69,8 @@ gates
 #
 # - *examples*: two letters with their records in the prompt
 # - *a form*: the same, with every token held to the form of a record (*constrained decoding*)
-# - *questions*: five questions about the letter, each in a form that the base knows, and four lines
-#   of code that build the record
+# - *questions*: five questions about the letter, each in a form that the base knows, and a few
+#   lines of code that build the record
 
 # %%
 base = models.load("tiny", quantize=None, dtype=torch.float32)
@@ -125,7 +125,7 @@ check("08.1", bootstrap)
 # %% [markdown]
 # <!-- hints: 08.1 -->
 #
-# Twenty letters of which nineteen are right: what a lesson calls "95% on a spot check".
+# Lessons advise a spot check of twenty answers. Say that nineteen are right.
 
 # %%
 bootstrap = use("08.1", bootstrap)
@@ -261,7 +261,7 @@ shown(run)
 
 # %% [markdown]
 # **Folklore: "the loss went down, so it is better".** From the first look to the last the loss
-# falls, on train and validation letters alike. The records get right, and every refusal is gone.
+# falls, on train and validation letters alike. The records come right, and every refusal is gone.
 # No letter said so, and no loss: it counts letters alone.
 #
 # **Verdict:** the loss tells that training runs. What was gained and what was lost, answers tell.
@@ -381,6 +381,7 @@ def by_skill(model: nn.Module) -> dict[str, float]:
 
 old, new = by_skill(base.model), by_skill(tuned)
 lost = [skill for skill in OLD if new[skill] < old[skill]]
+print(f"all ten skills: {sum(old.values()) / 10:.0%} to {sum(new.values()) / 10:.0%}")
 print("lost in part or whole:", *(f"{s} {old[s]:.0%} to {new[s]:.0%};" for s in lost))
 
 # %% [markdown]
@@ -406,7 +407,8 @@ picture(f"Old questions right after 400 steps: {told}", *drawings, width=11, hei
 
 # %% [markdown]
 # Letters are learnt within ten steps, and the refusals are gone by then in every run. What follows
-# adds no record, and costs a further sixth of the old questions.
+# adds no record, and costs a further sixth of the old questions. Our own run of twelve steps is one
+# point more: it lies where the curves begin.
 #
 # **Verdict:** steps decide, the rank does not: 4, 16 and 64 forget alike. Full fine-tuning, at a
 # tenth of the rate, forgets less here; Biderman et al. (2024) find more.
