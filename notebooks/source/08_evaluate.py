@@ -407,13 +407,11 @@ picture(f"Old questions right after 400 steps: {told}", *drawings, width=11, hei
 
 # %% [markdown]
 # Letters are learnt within ten steps, and the refusals are gone by then in every run. What follows
-# adds no record, and costs a further sixth of the old questions. Our own run of twelve steps is one
-# point more: it lies where the curves begin.
+# adds no record, and costs a further sixth of the old questions. Our own run lies where the curves
+# begin.
 #
 # **Verdict:** steps decide, the rank does not: 4, 16 and 64 forget alike. Full fine-tuning, at a
-# tenth of the rate, forgets less here; Biderman et al. (2024) find more.
-#
-# **Where this stops:** one small model, and no rate was tuned to forget little.
+# tenth of the rate, forgets less here; Biderman et al. (2024) find more. No rate was tuned for it.
 #
 # ### The cure: practise what must stay
 #
