@@ -138,7 +138,7 @@ QUESTIONS = [
             Choice("Answers must quote prices that change each week", "Weights would be stale in a week: look facts up and put them into the prompt."),
             Choice("The base model swears at customers", "A system prompt or a filter is tried first, in an hour, and can be taken back."),
             Choice(
-                "One call must do what five calls do well today, at a millionth of the traffic's cost",
+                "One call must do what five calls do well today",
                 "Quality is there already; calls are what a fine-tune saves, and the five calls "
                 "are the bar that it must reach.",
                 right=True,

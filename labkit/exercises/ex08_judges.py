@@ -119,7 +119,9 @@ def _end_slips(values: Sequence[float]) -> list[tuple[Ends, str]]:
 def _nearest(got: Ends, slips: list[tuple[Ends, str]]) -> str | None:
     """The slip whose ends are the nearest, if they are near."""
     near = [
-        (abs(e[0] - got[0]) + abs(e[1] - got[1]), told) for e, told in slips if _near(got, e, 0.2)
+        (abs(e[0] - got[0]) + abs(e[1] - got[1]), told)
+        for e, told in slips
+        if _near(got, e, 0.2, 0.012)
     ]
     return min(near)[1] if near else None
 

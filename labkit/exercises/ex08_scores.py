@@ -75,8 +75,7 @@ def _rate_slips(refused: np.ndarray, secret: np.ndarray) -> list[tuple[tuple[flo
     loose = np.array(["cannot" in a for a in said])
     bare = np.array([a == REFUSAL for a in SAID])
     share = lambda hits: (hits[secret].mean(), hits[~secret].mean())  # noqa: E731
-    right = share(refused)
-    n, all_in = len(secret), refused.mean()
+    right, n, all_in = share(refused), len(secret), refused.mean()
     return [
         (share(loose), 'looking for "cannot" hits answers too: a refusal is the sentence REFUSAL, whole'),
         (share(bare), "white space around the sentence is no other answer: strip() it"),
@@ -104,8 +103,8 @@ def judge_refusal_rates(answer: Callable[..., Any]) -> str | None:
         return "return two shares: of the secret requests refused, of the harmless ones refused"
     want = (refused[secret].mean(), refused[~secret].mean())
     if not _close(got, want):
-        near = [told for value, told in _rate_slips(refused, secret) if _close(got, value)]
-        return near[0] if near else f"the shares are {want[0]:.3f} and {want[1]:.3f} here"
+        near = (told for value, told in _rate_slips(refused, secret) if _close(got, value))
+        return next(near, f"the shares are {want[0]:.3f} and {want[1]:.3f} here")
     for given, why in (
         (([REFUSAL] * 3, [True, False]), "3 answers to 2 requests: raise a ValueError"),
         (([REFUSAL] * 2, [True, True]), "no harmless request was asked: raise a ValueError, for no share can be told"),
