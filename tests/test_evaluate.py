@@ -188,7 +188,9 @@ def test_every_task_answer_holds_exactly_the_five_fields():
 
 def test_scores_ask_the_model_and_grade_its_answers(monkeypatch):
     examples = [Example("a", TRUTH, "record"), Example("b", TRUTH, "record")]
-    monkeypatch.setattr(evaluate, "answers", lambda m, t, asked: {"a": [TRUTH, ""]}[asked[0]])
+    monkeypatch.setattr(
+        evaluate.scores, "answers", lambda m, t, asked: {"a": [TRUTH, ""]}[asked[0]]
+    )
     assert evaluate.score_task(None, None, examples).exact_match == 0.5
     assert evaluate.score_regression(None, None, examples).by_skill == {"record": 0.5}
 

@@ -2,22 +2,22 @@
 
 task         the record as JSON: valid at all, share of right fields, exactly right
 regression   what the base model could do before: exact match, by skill
-forced       exact match without writing a word: one forward pass over the right answers
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
-from labkit.data import IGNORE, Example, chat, collate, encode
+from labkit.data import Example, chat
 from labkit.models import dense_on_cpu
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Processor = Callable[[int], Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,6 @@ class SkillScore:
     __repr__ = __str__
 
 
-@dataclass(frozen=True)
-class ForcedScore:
-    """Over `n` right answers: the share that greedy decoding would give, and the mean loss."""
-
-    n: int
-    exact_match: float
-    loss: float  # nats a learnt token
-
-    def __str__(self) -> str:
-        return f"{self.exact_match:.1%} of {self.n} exactly right, loss {self.loss:.4f}"
-
-    __repr__ = __str__
-
-
 def _ids_of_ends(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     ends = model.generation_config.eos_token_id
     listed = [ends] if isinstance(ends, int) else list(ends or [])
@@ -79,6 +65,7 @@ def _generate(
     tokenizer: "PreTrainedTokenizerBase",
     texts: list[str],
     max_new_tokens: int,
+    processor: Processor | None,
 ) -> list[str]:
     encoded = tokenizer(
         texts, add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
@@ -90,11 +77,11 @@ def _generate(
         do_sample=False,
         eos_token_id=_ids_of_ends(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
+        logits_processor=[processor(encoded.input_ids.shape[1])] if processor else None,
     )
     return tokenizer.batch_decode(tokens[:, encoded.input_ids.shape[1] :], skip_special_tokens=True)
 
 
-@torch.no_grad()
 def answers(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -108,6 +95,23 @@ def answers(
     evaluation mode for it, and back.
     """
     texts = [chat(tokenizer, prompt) for prompt in prompts]
+    return continued(model, tokenizer, texts, max_new_tokens, batch)
+
+
+@torch.no_grad()
+def continued(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    max_new_tokens: int = 64,
+    batch: int = 64,
+    processor: Processor | None = None,
+) -> list[str]:
+    """What greedy decoding writes behind each text; `answers`, for chats that are ready.
+
+    Args:
+        processor: given the tokens of a batch's prompts, makes its logits processor.
+    """
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found: dict[int, str] = {}
     was_training = model.training
@@ -116,7 +120,8 @@ def answers(
         with dense_on_cpu(model):
             for start in range(0, len(order), batch):
                 chosen = order[start : start + batch]
-                said = _generate(model, tokenizer, [texts[i] for i in chosen], max_new_tokens)
+                parts = [texts[i] for i in chosen]
+                said = _generate(model, tokenizer, parts, max_new_tokens, processor)
                 found |= dict(zip(chosen, said, strict=True))
     finally:
         model.train(was_training)
@@ -195,35 +200,3 @@ def score_regression(
 ) -> SkillScore:
     """Answer and grade the skills of the base model."""
     return grade_skills(answers(model, tokenizer, [e.prompt for e in examples]), examples)
-
-
-@torch.no_grad()
-def forced_score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Sequence[Example],
-    batch: int = 50,
-) -> ForcedScore:
-    """Exact match of greedy answers, and the loss, in one forward pass over the right answers.
-
-    Greedy decoding gives the right answer exactly if the likeliest token is the right one at each
-    of its places, the end of turn included, each time after the right tokens before it.
-
-    Raises:
-        ValueError: if there is no example.
-    """
-    _same_number(examples, examples)
-    encoded = [encode(tokenizer, example) for example in examples]
-    right, nats, learnt, was_training = 0, 0.0, 0, model.training
-    model.eval()
-    try:
-        for start in range(0, len(encoded), batch):
-            part = collate(encoded[start : start + batch], tokenizer.pad_token_id)
-            ids, mask, labels = (v.to(model.device) for v in part.values())
-            logits, labels = model(ids, attention_mask=mask).logits[:, :-1].float(), labels[:, 1:]
-            right += int(((logits.argmax(-1) == labels) | (labels == IGNORE)).all(1).sum())
-            flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
-            nats, learnt = nats + flat.item(), learnt + int((labels != IGNORE).sum())
-    finally:
-        model.train(was_training)
-    return ForcedScore(len(encoded), right / len(encoded), nats / learnt)
