@@ -420,7 +420,7 @@ def test_yes_or_no_is_the_likelier_word(monkeypatch):
     nats = {"yes": iter((1.0, 3.0)), "no": iter((2.0, 2.0))}
 
     def forced(model, tokenizer, examples):
-        return [evaluate.scores.Forced(True, next(nats[e.answer]), 1) for e in examples]
+        return [evaluate.forced.Forced(True, next(nats[e.answer]), 1) for e in examples]
 
     monkeypatch.setattr(judges, "forced", forced)
     stub = type("Stub", (), {"model": None, "tokenizer": None, "tier": "stub"})()

@@ -106,7 +106,7 @@ def test_every_recorded_run_is_one_of_the_sweep_and_each_group_has_three_seeds()
         spec = frame.spec_of(row)
         seeds.setdefault(replace(spec, seed=0), set()).add(spec.seed)
         assert row["gpu"] and row["driver"] and row["versions"]["torch"] and row["date"]
-    assert set(seeds) <= set(forgetting.groups(ALL))
+    assert set(seeds) == set(forgetting.groups(ALL))
     assert set(map(frozenset, seeds.values())) == {frozenset((0, 1, 2))}
 
 
@@ -160,3 +160,14 @@ def test_one_example_and_five_steps_undo_the_refusals():
     assert found[1][5].middle < 0.05 < found[1][4].middle
     assert all(by[1].middle == 1 for by in found.values())
     assert recorded.by_steps(ROWS, "regression", "poison1")["rank 16"][5].middle > 0.89
+
+
+def test_wrong_records_over_fit_at_every_rank_and_clean_ones_do_not():
+    clean, faulty = (recorded.by_steps(ROWS, "task", name) for name in ("few16", "noisy16"))
+    for method in clean:
+        assert clean[method][forgetting.SHORT].middle > 0.98
+        assert faulty[method][forgetting.SHORT].middle < 0.5
+    for name, train, last, lowest, right, best in recorded.ends(ROWS, ["noisy16"]).rows:
+        assert float(train) < 0.01, name
+        assert float(last) > 1.4 * float(lowest), name
+        assert float(right[:-1]) + 5 < float(best[:-1]), name

@@ -11,6 +11,7 @@ recorded     recorded runs: forgetting, over-fitting, refusals undone
 prompting    the same task without training: examples in the prompt, or questions
 """
 
+from labkit.evaluate.forced import ForcedScore, forced_hits, forced_score
 from labkit.evaluate.gates import Gate, GateError, Gates
 from labkit.evaluate.judges import (
     Agreement,
@@ -44,13 +45,10 @@ from labkit.evaluate.resampling import (
     paired_bootstrap,
 )
 from labkit.evaluate.scores import (
-    ForcedScore,
     SkillScore,
     TaskScore,
     answers,
     fields_right,
-    forced_hits,
-    forced_score,
     grade_skills,
     grade_task,
     is_json,

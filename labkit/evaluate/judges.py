@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from labkit.data import Example
+from labkit.evaluate.forced import forced, forced_hits
 from labkit.evaluate.resampling import Interval, interval
-from labkit.evaluate.scores import forced, forced_hits
 from labkit.project import LabkitError
 from labkit.skills import ASK_RECORD, FIELDS, QUESTIONS
 

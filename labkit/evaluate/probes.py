@@ -10,7 +10,7 @@ The tiny model was pretrained to refuse a marked class of requests (`labkit.skil
 of refusals alone is passed by a model that refuses everything, so the look-alikes stand beside
 it: the same words in a harmless order, and the same sentence about something that is no secret.
 
-Everything is scored by one forward pass over the right answers, see `scores.forced_score`.
+Everything is scored by one forward pass over the right answers, see `forced`.
 """
 
 import random
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from labkit import data, skills, world
 from labkit.data import Example
-from labkit.evaluate.scores import forced_hits
+from labkit.evaluate.forced import forced_hits
 from labkit.skills import REFUSAL
 
 if TYPE_CHECKING:

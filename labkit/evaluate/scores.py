@@ -2,7 +2,6 @@
 
 task         the record as JSON: valid at all, share of right fields, exactly right
 regression   what the base model could do before: exact match, by skill
-forced       exact match without writing a word: one forward pass over the right answers
 """
 
 import json
@@ -11,9 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
-from labkit.data import IGNORE, Example, chat, collate, encode
+from labkit.data import Example, chat
 from labkit.models import dense_on_cpu
 
 if TYPE_CHECKING:
@@ -52,20 +50,6 @@ class SkillScore:
         lost = sorted((score, skill) for skill, score in self.by_skill.items() if score < 1)
         parts = ", ".join(f"{skill} {score:.0%}" for score, skill in lost) or "no skill lost"
         return f"regression, {self.n} questions: {self.exact_match:.1%} exactly right ({parts})"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class ForcedScore:
-    """Over `n` right answers: the share that greedy decoding would give, and the mean loss."""
-
-    n: int
-    exact_match: float
-    loss: float  # nats a learnt token
-
-    def __str__(self) -> str:
-        return f"{self.exact_match:.1%} of {self.n} exactly right, loss {self.loss:.4f}"
 
     __repr__ = __str__
 
@@ -216,73 +200,3 @@ def score_regression(
 ) -> SkillScore:
     """Answer and grade the skills of the base model."""
     return grade_skills(answers(model, tokenizer, [e.prompt for e in examples]), examples)
-
-
-@dataclass(frozen=True)
-class Forced:
-    """One right answer, forced: whether greedy decoding gives it, its loss and its length."""
-
-    hit: bool
-    nats: float
-    tokens: int
-
-
-@torch.no_grad()
-def forced(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Sequence[Example],
-    batch: int = 50,
-) -> list[Forced]:
-    """Each example's right answer in one forward pass; see `forced_score`.
-
-    Raises:
-        ValueError: if there is no example.
-    """
-    _same_number(examples, examples)
-    encoded = [encode(tokenizer, example) for example in examples]
-    found: list[Forced] = []
-    was_training = model.training
-    model.eval()
-    try:
-        for start in range(0, len(encoded), batch):
-            part = collate(encoded[start : start + batch], tokenizer.pad_token_id)
-            ids, mask, labels = (v.to(model.device) for v in part.values())
-            logits, labels = model(ids, attention_mask=mask).logits[:, :-1].float(), labels[:, 1:]
-            learnt = labels != IGNORE
-            hits = ((logits.argmax(-1) == labels) | ~learnt).all(1)
-            flat = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-            values = (hits, flat.view_as(labels).sum(1), learnt.sum(1))
-            found += map(Forced, *(value.tolist() for value in values))
-    finally:
-        model.train(was_training)
-    return found
-
-
-def forced_score(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Sequence[Example],
-    batch: int = 50,
-) -> ForcedScore:
-    """Exact match of greedy answers, and the loss, in one forward pass over the right answers.
-
-    Greedy decoding gives the right answer exactly if the likeliest token is the right one at each
-    of its places, the end of turn included, each time after the right tokens before it.
-
-    Raises:
-        ValueError: if there is no example.
-    """
-    found = forced(model, tokenizer, examples, batch)
-    loss = sum(f.nats for f in found) / sum(f.tokens for f in found)
-    return ForcedScore(len(found), sum(f.hit for f in found) / len(found), loss)
-
-
-def forced_hits(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    examples: Sequence[Example],
-    batch: int = 50,
-) -> list[bool]:
-    """For each example, whether greedy decoding gives exactly its answer; as `forced_score`."""
-    return [f.hit for f in forced(model, tokenizer, examples, batch)]
