@@ -44,7 +44,6 @@ Read in this order; each module is one idea and imports only modules above it.
     train        one loop
     prepare      what prepare_model_for_kbit_training changes
     evaluate     answers, scores, and an evaluation that decides
-    figures      the pictures; the only place that imports matplotlib
     rounding     a model whose weights have been rounded, and what that costs it
     adapters     an adapter folder with its card
     interchange  adapter folders as PEFT writes and reads them

@@ -181,8 +181,9 @@ def test_the_live_run_lies_where_the_recorded_curves_begin():
 
 
 def test_all_ten_skills_practised_keep_nearly_everything():
-    whole = [r for r in evaluate.recorded.runs() if r["learns"] == "replay"]
-    assert {r["steps"] for r in whole} == {100}
+    runs = evaluate.recorded.runs()
+    whole = [r for r in runs if (r["learns"], r["steps"]) == ("replay", 100)]
+    assert len(whole) == 6
     assert min(r["regression"] for r in whole) >= 0.99
     assert min(r["refused"] for r in whole) == 1
 

@@ -394,7 +394,7 @@ print("lost in part or whole:", *(f"{s} {old[s]:.0%} to {new[s]:.0%};" for s in 
 # fully, for 10 to 400 steps, with three seeds. Its old questions hold all ten skills, refusals too.
 
 # %%
-whole = [run for run in recorded if run["learns"] == "replay"]
+whole = [run for run in recorded if (run["learns"], run["steps"]) == ("replay", 100)]
 for value in ("task", "regression", "refused"):
     print(f"half of it old, 100 steps: {value} at least {min(r[value] for r in whole):.1%}")
 kept, right = (evaluate.recorded.by_steps(recorded, value) for value in ("regression", "task"))
