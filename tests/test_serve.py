@@ -298,11 +298,14 @@ def qlora(tmp_path_factory, base):
     return folder, model
 
 
-def test_only_the_dequantised_base_keeps_the_loss(qlora):
-    folder, _ = qlora
-    found = merging.merges(folder, "tiny", data.examples("test")[:4]).losses
-    trained = found[merging.AS_TRAINED]
-    off = {way: abs(loss - trained) for way, loss in found.items()}
+@pytest.fixture(scope="module")
+def losses(qlora):
+    return merging.merges(qlora[0], "tiny", data.examples("test")[:4]).losses
+
+
+def test_only_the_dequantised_base_keeps_the_loss(losses):
+    trained = losses[merging.AS_TRAINED]
+    off = {way: abs(loss - trained) for way, loss in losses.items()}
     assert off[merging.RIGHT] < 1e-5 * trained
     for way in (merging.WRONG, merging.AGAIN, merging.HALF):
         assert off[way] > 20 * off[merging.RIGHT], way
@@ -348,6 +351,19 @@ def test_a_merged_folder_in_bfloat16_is_half_as_large_and_off_by_its_rounding(
     logits = merged.model(ids).logits
     off = (plain.float()(ids).logits - logits).norm() / logits.norm()
     assert 1e-4 < off < 2e-2
+
+
+def test_the_loss_in_bfloat16_is_that_of_the_folder_in_bfloat16(
+    qlora, merged, losses, base, tmp_path
+):
+    from transformers import AutoModelForCausalLM
+
+    asked = data.examples("test")[:4]
+    out = merging.write_merged(merged, qlora[0], tmp_path / "merged", torch.bfloat16)
+    loaded = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    assert losses[merging.HALF] == pytest.approx(
+        evaluate.forced_score(loaded, base.tokenizer, asked).loss, 1e-6
+    )
 
 
 def test_a_merge_checks_the_card(qlora, tmp_path, base):

@@ -80,6 +80,17 @@ def drawn(model: nn.Module, rank: int, seed: int) -> Factors:
     return Factors(rank, 2.0, maps)
 
 
+def injected(base: nn.Module, rank: int) -> nn.Module:
+    """A copy of `base` with LoRA layers whose A and B have its dtype.
+
+    `model.to(dtype)` would round the frequencies of the rotary embedding as well.
+    """
+    model = lora.inject(copy.deepcopy(base), rank=rank, alpha=2 * rank)
+    for layer in lora.adapted(model).values():
+        layer.A.data, layer.B.data = layer.A.data.to(base.dtype), layer.B.data.to(base.dtype)
+    return model.requires_grad_(False)
+
+
 class Subjects:
     """Every way, on copies of one base, with the same adapters."""
 
@@ -87,8 +98,7 @@ class Subjects:
         self.adapters = [drawn(base, rank, seed) for seed in range(numbers)]
         self.copies = [self._merged(base, one) for one in self.adapters[:copies]]
         self.peft, self.most = self._peft(copy.deepcopy(base), rank, peft), peft
-        self.plain = lora.inject(copy.deepcopy(base), rank=rank, alpha=2 * rank)
-        self.plain.to(base.dtype).requires_grad_(False)
+        self.plain = injected(base, rank)
         self.bank = Bank(base, numbers, rank)
         for number, one in enumerate(self.adapters):
             self.bank.put(str(number), one)
@@ -219,9 +229,9 @@ def changes(model: str, rank: int, rounds: int, device: str) -> Iterator[dict[st
     base = base_of(model, device)
     with tempfile.TemporaryDirectory() as where:
         folders = (Path(where) / "0", Path(where) / "1")
-        written = lora.inject(copy.deepcopy(base), rank=rank, alpha=2 * rank)
+        written = injected(base, rank)
         for folder in folders:
-            save_adapter(written.to(base.dtype), folder)
+            save_adapter(written, folder)
         size = (folders[0] / "adapter_model.safetensors").stat().st_size
         maps = len(lora.adapted(written))
         del written

@@ -76,9 +76,10 @@ def throughput(ax: Axes, by: Throughput, what: str = "", unit: str = "tokens a s
         if name in by:
             ax.plot(list(by[name]), list(by[name].values()), color=colour, marker=mark,
                     linestyle=line, label=name)  # fmt: skip
-    if "base" in by:
-        ax.plot(list(by["base"]), list(by["base"].values()), color=INK, linewidth=0.9,
-                linestyle=":", label="base, no adapter")  # fmt: skip
+    for name, line in (("base", ":"), ("base-graph", (0, (6, 2)))):
+        if name in by:
+            ax.plot(list(by[name]), list(by[name].values()), color=INK, linewidth=0.9,
+                    linestyle=line, label=name)  # fmt: skip
     most = max(set(by["gather"]) & set(by["swap"]))
     times = by["gather"][most] / by["swap"][most]
     ax.set(

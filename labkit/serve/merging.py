@@ -177,14 +177,25 @@ def merges(folder: Path, tier: str, examples: Sequence[Example]) -> Merges:
     original = merged_into(models.load(tier, quantize=None, dtype=torch.float32), folder)
     done[RIGHT] = evaluate.forced_score(merged_into(plain, folder).model, plain.tokenizer, examples)
     done[WRONG] = evaluate.forced_score(original.model, plain.tokenizer, examples)
-    half = plain.model.to(torch.bfloat16).to(torch.float32)  # rounded, computed in float32
-    done[HALF] = evaluate.forced_score(half, plain.tokenizer, examples)
+    done[HALF] = evaluate.forced_score(_rounded(plain.model), plain.tokenizer, examples)
     again = requantised(merged_into(dequantised(models.load(tier, dtype=torch.float32)), folder))
     done[AGAIN] = evaluate.forced_score(again.model, plain.tokenizer, examples)
     return Merges(
         {way: score.loss for way, score in done.items()},
         {way: score.exact_match for way, score in done.items()},
     )
+
+
+@torch.no_grad()
+def _rounded(model: "PreTrainedModel") -> "PreTrainedModel":
+    """`model`, its weights rounded to bfloat16 in place; it still computes in float32.
+
+    `model.to(torch.bfloat16)` would round the frequencies of the rotary embedding as well, which
+    are no weights and stay in float32 when a saved model is loaded.
+    """
+    for weight in model.parameters():
+        weight.copy_(weight.bfloat16())
+    return model
 
 
 def write_merged(merged: Loaded, adapter: Path, folder: Path, dtype: torch.dtype) -> Path:
