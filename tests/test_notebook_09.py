@@ -72,6 +72,10 @@ def test_a_swap_takes_milliseconds_and_a_choice_does_not():
     assert max(ms, key=ms.get) == "load_adapter"
     assert min(ms["load_adapter"], ms["hotswap_adapter"], ms["put, from the disk"]) > 5
     assert ms["chosen"] < 1
+    large = recorded.changes(recorded.rows("llama-3.2-1b"))
+    assert min(large, key=large.get) == "chosen"
+    assert 1e-3 < large["set_adapter"] < min(s for w, s in large.items() if "disk" in w)
+    assert {row["gpu"] for row in recorded.rows("llama-3.2-1b")} == {"NVIDIA H100 80GB HBM3"}
 
 
 def test_the_loop_grows_with_the_adapters_and_the_gather_does_not():
