@@ -209,8 +209,8 @@ QUESTIONS = [
             ),
             Choice(
                 "They began from the same A",
-                "A moves little from where it starts, and its rows are what the update can read. "
-                "Compare runs of different seeds.",
+                "Most of the leading directions stay within the rows of A as it was drawn. Compare "
+                "runs of different seeds.",
                 right=True,
             ),
             Choice("By chance", "Chance gives k / n: a few hundredths here."),

@@ -250,7 +250,7 @@ def scored(pairs: dict[str, tuple[Tensor, Tensor]]) -> str:
 
 
 rows, updates = [], adapter.updates.items()
-for rank in (16, 8, 4, 2, 1):
+for rank in (16, 8, 4, 1):
     best = {n: truncated(u.A, u.B, u.scale, rank) for n, u in updates}
     first = {n: (u.A[:rank], u.B[:, :rank]) for n, u in updates}
     kept = statistics.mean(energy(u.spectrum().values, rank) for _, u in updates)
