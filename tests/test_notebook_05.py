@@ -123,12 +123,28 @@ def gap(case, value, pair=("DoRA", "LoRA")):
 LETTERS, FACTS = verdicts.CASES[:2], verdicts.CASES[2]
 
 
-def test_on_letters_no_difference_is_shown():
+def test_on_letters_no_difference_of_lora_and_dora_is_shown():
     for case in LETTERS:
         for value in ("task_loss", "task", "regression"):
             found = gap(case, value)
             assert found.low <= 0 <= found.high, (case, value, found)
-        assert len(verdicts.of(RUNS, "LoRA", case)) >= 2
+
+
+def test_over_a_4_bit_base_one_loss_is_lower_and_no_answer_tells():
+    first, second = (gap(case, "task_loss", ("QDoRA", "QLoRA")) for case in LETTERS)
+    assert (first.middle, first.high < 0) == (pytest.approx(-0.0008, abs=5e-5), True)
+    assert second.low <= 0 <= second.high
+    for case in LETTERS:
+        for value in ("task", "regression"):
+            found = gap(case, value, ("QDoRA", "QLoRA"))
+            assert found.low <= 0 <= found.high, (case, value, found)
+
+
+def test_every_method_has_the_seeds_that_the_prose_says():
+    for name in verdicts.METHODS:
+        assert {len(verdicts.of(RUNS, name, case)) for case in LETTERS} == {5}
+        assert len(verdicts.of(RUNS, name, FACTS)) in (3, 4)
+        assert not verdicts.of(RUNS, name, verdicts.Case(16, 100))
 
 
 def test_on_codes_the_loss_of_dora_is_lower_and_no_answer_tells():
