@@ -257,21 +257,25 @@ Table(("adapters in 8 rows", "gather, ms a token", "loop, ms a token"), rows)
 # PEFT's own mixed batch, whose logits the cell before compared, stands between: it runs the base
 # once, and loops over the adapters for the thin products.
 #
-# A record compares all ways in larger batches, on a CPU and with `tiny`. *merged* runs a merged
-# copy for each adapter, *swap* copies the factors into one model before each pass.
+# A record compares all ways in batches of 64 rows, one token each: `tiny` on a CPU, and the shapes
+# of Llama-3.2-1B on an H100. *merged* runs a merged copy for each adapter; *swap* copies the
+# factors into one model before each pass.
 
 # %%
 from labkit.figures import serve as draw
 
-RECORD, SHAPES = recorded.rows("tiny"), {"64 rows, one token": 64, "8 rows, a prompt": 8}
-by = {what: recorded.beside_base(RECORD, n) for what, n in SHAPES.items()}
+MODELS = {"tiny, CPU": "tiny", "1B shapes, H100": "llama-3.2-1b"}
+by = {what: recorded.beside_base(recorded.rows(model)) for what, model in MODELS.items()}
 draw.throughput_picture(by, "share of the base's speed")
 
 # %% [markdown]
-# The gather's line is flat, and the others fall with each adapter. It is not free: with 64 rows of
-# one token it runs at about a third of the base's speed. One adapter is faster merged. From eight
-# adapters on the gather is ahead of all; with prompts, where the base has more to do in each row,
-# it is ahead of swapping from two on.
+# The gather's line is flat, and the others fall with each adapter. It is not free: it runs at about
+# a third of the base's speed on both. One adapter is faster merged. From eight adapters on the
+# gather is ahead of all on the CPU, and from four on the H100.
+#
+# On the GPU Python's many small calls take the time. Recorded once as a CUDA graph and replayed
+# (*gather-graph*), the gather beats the plain base, and takes a bit over twice as long as the base
+# replayed likewise.
 
 # %% [markdown]
 # ### The idea of Punica and S-LoRA, and what it leaves
