@@ -46,7 +46,7 @@ def test_the_right_merge_keeps_the_loss_and_a_second_quantisation_keeps_no_answe
     assert loss[merging.RIGHT] == loss[merging.AS_TRAINED]
     assert share[merging.AGAIN] == 0
     assert 0 < loss[merging.WRONG] - loss[merging.AS_TRAINED] < 0.1  # higher by a little
-    assert share[merging.AS_TRAINED] - share[merging.WRONG] <= 10  # a letter or two of twenty
+    assert share[merging.AS_TRAINED] - share[merging.WRONG] <= 17  # a letter or two of twelve
     assert abs(loss[merging.HALF] - loss[merging.AS_TRAINED]) < 1e-3  # looks well
 
 
@@ -70,7 +70,9 @@ def test_a_swap_takes_milliseconds_and_a_choice_does_not():
     ms = {way: float(cells[0]) for way, cells in table("hotswap_adapter").items()}
     assert ms["set_adapter"] > 1
     assert max(ms, key=ms.get) == "load_adapter"
-    assert min(ms["load_adapter"], ms["hotswap_adapter"], ms["put, from the disk"]) > 5
+    assert (
+        min(ms["load_adapter"], ms["hotswap_adapter"], ms["put, from the disk"]) > ms["set_adapter"]
+    )
     assert ms["chosen"] < 1
     large = recorded.changes(recorded.rows("llama-3.2-1b"))
     assert min(large, key=large.get) == "chosen"
@@ -80,7 +82,7 @@ def test_a_swap_takes_milliseconds_and_a_choice_does_not():
 
 def test_the_loop_grows_with_the_adapters_and_the_gather_does_not():
     rows = {int(n): [float(x) for x in cells] for n, cells in table("adapters in 8 rows").items()}
-    assert list(rows) == [1, 2, 4, 8]
+    assert list(rows) == [1, 2, 8]
     assert rows[8][1] > 3 * rows[1][1]
     assert rows[8][0] < 2 * rows[1][0]
 
@@ -109,7 +111,7 @@ def test_a_replayed_gather_beats_the_plain_base():
 def test_nothing_is_lost_under_load():
     rows = table("requests, at once")
     assert rows["lost"] == ["0"]
-    assert rows["answers"] == ["36 times 200"]
+    assert rows["answers"] == ["24 times 200"]
 
 
 def test_the_sizes_of_adapters_are_those_of_the_verdict():

@@ -44,7 +44,7 @@ from labkit.train import Settings
 # %%
 base, quick = models.load("tiny", dtype=torch.float32), project.quick()
 tokenizer, SHELF = base.tokenizer, project.runs() / "shelf"
-letters, unseen = data.examples("train")[:80], data.examples("test")[: 4 if quick else 20]
+letters, unseen = data.examples("train")[:80], data.examples("test")[: 4 if quick else 12]
 settings = Settings(steps=2 if quick else 12, batch=4, lr=3e-3)
 acme, bolt = (tenants.trained(SHELF / n, letters, unseen, settings) for n in tenants.TENANTS)
 print(acme, bolt, sep="\n")
@@ -247,7 +247,7 @@ print(f"PEFT's mixed batch: {off:.0e}")
 
 # %%
 wide, rows = tenants.crowd(served, SHELF, slots=8), []
-for n in (1, 8) if quick else (1, 2, 4, 8):
+for n in (1, 8) if quick else (1, 2, 8):
     times = alternating(tenants.ways(wide, n), rounds=6, warm=1)
     rows.append((f"{n}", *(f"{1e3 * min(seconds):.1f}" for seconds in times.values())))
 Table(("adapters in 8 rows", "gather, ms a token", "loop, ms a token"), rows)
@@ -415,12 +415,12 @@ Table(("sent", "status", "answer"), rows)
 # %%
 from labkit.serve.load import load_test
 
-prompts = [e.prompt for e in data.examples("test")[: 9 if quick else 36]]
+prompts = [e.prompt for e in data.examples("test")[: 9 if quick else 24]]
 who = [None, "acme", "bolt"] * len(prompts)
 requests = [{"prompt": p, "adapter": a} for p, a in zip(prompts, who, strict=False)]
 stage = engine.Engine(shelf.Shelf(SHELF, served), slots)
 with serving(stage, seconds=120) as url:
-    load = load_test(url, requests, at_once=18)
+    load = load_test(url, requests, at_once=12)
 assert load.lost == 0 and load.statuses == {200: len(prompts)}
 load
 
@@ -511,7 +511,7 @@ picture(f"A tenant takes {', '.join(told)}", lambda ax: draw.tenants(ax, bytes_,
 # %%
 from labkit.serve import walk
 
-skills = data.examples("regression")[:: 40 if quick else 8]
+skills = data.examples("regression")[:: 40 if quick else 12]
 run = walk.Run(base, adapted, acme, folder, merges, letters, unseen, skills)
 walk.checklist(run)
 
