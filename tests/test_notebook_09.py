@@ -46,7 +46,7 @@ def test_the_right_merge_keeps_the_loss_and_a_second_quantisation_keeps_no_answe
     assert loss[merging.RIGHT] == loss[merging.AS_TRAINED]
     assert share[merging.AGAIN] == 0
     assert 0 < loss[merging.WRONG] - loss[merging.AS_TRAINED] < 0.1  # higher by a little
-    assert share[merging.AS_TRAINED] - share[merging.WRONG] <= 10  # a letter or two of twenty
+    assert share[merging.AS_TRAINED] - share[merging.WRONG] <= 17  # a letter or two of twelve
     assert abs(loss[merging.HALF] - loss[merging.AS_TRAINED]) < 1e-3  # looks well
 
 
@@ -70,7 +70,9 @@ def test_a_swap_takes_milliseconds_and_a_choice_does_not():
     ms = {way: float(cells[0]) for way, cells in table("hotswap_adapter").items()}
     assert ms["set_adapter"] > 1
     assert max(ms, key=ms.get) == "load_adapter"
-    assert min(ms["load_adapter"], ms["hotswap_adapter"], ms["put, from the disk"]) > 5
+    assert (
+        min(ms["load_adapter"], ms["hotswap_adapter"], ms["put, from the disk"]) > ms["set_adapter"]
+    )
     assert ms["chosen"] < 1
     large = recorded.changes(recorded.rows("llama-3.2-1b"))
     assert min(large, key=large.get) == "chosen"
@@ -80,30 +82,36 @@ def test_a_swap_takes_milliseconds_and_a_choice_does_not():
 
 def test_the_loop_grows_with_the_adapters_and_the_gather_does_not():
     rows = {int(n): [float(x) for x in cells] for n, cells in table("adapters in 8 rows").items()}
-    assert list(rows) == [1, 2, 4, 8]
+    assert list(rows) == [1, 2, 8]
     assert rows[8][1] > 3 * rows[1][1]
     assert rows[8][0] < 2 * rows[1][0]
 
 
-def test_the_prose_on_the_record_reads_it_rightly():
-    rows = recorded.rows("tiny")
-    assert {row["gpu"] for row in rows} == {None}
-    tokens, prompts = (recorded.beside_base(rows, n) for n in (64, 8))
-    assert all(0.25 < share < 0.4 for share in tokens["gather"].values())  # about a third
-    assert tokens["merged"][1] > tokens["gather"][1]
-    for n in (8, 16):
-        others = [by[n] for way, by in tokens.items() if way not in ("gather", "base")]
-        assert len(others) == 3
-        assert tokens["gather"][n] > max(others)
-    assert tokens["gather"][4] < max(by[4] for w, by in tokens.items() if w != "base")
-    assert prompts["gather"][1] < prompts["swap"][1]
-    assert all(prompts["gather"][n] > prompts["swap"][n] for n in (2, 4, 8))
+@pytest.mark.parametrize(("model", "ahead"), [("tiny", 8), ("llama-3.2-1b", 4)])
+def test_the_prose_on_the_record_reads_it_rightly(model, ahead):
+    by = recorded.beside_base(recorded.rows(model))
+    rivals = [by[way] for way in ("merged", "swap", "peft")]
+    assert all(0.25 < share < 0.4 for share in by["gather"].values())  # about a third
+    assert by["merged"][1] > 2 * by["gather"][1]
+    for n in (2, 4, 8, 16):
+        best = max(rival[n] for rival in rivals)
+        assert (by["gather"][n] > best) == (n >= ahead), n
+
+
+def test_a_replayed_gather_beats_the_plain_base():
+    rows = recorded.rows("llama-3.2-1b")
+    assert {row["gpu"] for row in rows} == {"NVIDIA H100 80GB HBM3"}
+    assert {row["gpu"] for row in recorded.rows("tiny")} == {None}
+    by = recorded.beside_base(rows)
+    assert min(by["gather-graph"].values()) > 1
+    for n, share in by["gather-graph"].items():
+        assert 2.2 < by["base-graph"][n] / share < 2.5, n
 
 
 def test_nothing_is_lost_under_load():
     rows = table("requests, at once")
     assert rows["lost"] == ["0"]
-    assert rows["answers"] == ["36 times 200"]
+    assert rows["answers"] == ["24 times 200"]
 
 
 def test_the_sizes_of_adapters_are_those_of_the_verdict():
