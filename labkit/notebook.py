@@ -36,7 +36,7 @@ import importlib.util, sys
 if importlib.util.find_spec("labkit") is None:  # outside a checkout
     source = "git+{address}@v{version}"
     keep = "--no-deps" if "google.colab" in sys.modules else ""  # Colab keeps its own torch
-    %pip install -q {{keep}} "labkit @ {{source}}" bitsandbytes trl"""
+    %pip install -q {{keep}} "labkit @ {{source}}" bitsandbytes trl starlette uvicorn"""
 STUB = "raise NotImplementedError"
 SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | re.S)
 LEFT_OVER = re.compile(

@@ -26,7 +26,7 @@ COLAB = {
     "ipywidgets": "7.7.1",
     "ipython": "7.34.0",
 }
-BESIDE = ["datasets", "matplotlib", "psutil", "ipykernel", "nbclient", "setuptools<81"]
+BESIDE = ["datasets", "httpx", "matplotlib", "psutil", "ipykernel", "nbclient", "setuptools<81"]
 KEPT = ["torch", "transformers", "numpy", "ipywidgets", "peft", "accelerate"]
 RUN = """
 import sys, nbformat

@@ -306,7 +306,7 @@ def test_the_first_cell_installs_this_version_from_this_address(installs, monkey
     if colab:
         monkeypatch.setitem(sys.modules, "google.colab", sys)
     package = '"labkit @ git+https://github.com/owner/name@v9.8.7"'
-    assert installs() == [f"install -q {kept}{package} bitsandbytes trl"]
+    assert installs() == [f"install -q {kept}{package} bitsandbytes trl starlette uvicorn"]
 
 
 # Sources that cannot be built
