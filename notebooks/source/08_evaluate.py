@@ -114,7 +114,7 @@ Table(("way", "valid JSON", "fields right", "records right"), rows)
 # <!-- exercise: 08.1 -->
 #
 # Write it. In: one value for each letter, the number of draws, a seed. Out: two floats, the lower
-# and the upper end. Draw from a generator of your own, and without a loop over the draws.
+# and the upper end. Draw from a generator of your own, without a loop.
 
 # %%
 # exercise: 08.1
@@ -282,8 +282,8 @@ evaluate.recorded.ends(recorded, ["few1", "few2", "few4"])
 # letter the unseen loss rose from its lowest and records were lost, while the train loss fell.
 #
 # **Folklore: "rank too high for the data".** Rank 4, rank 64 and full fine-tuning all over-fit one
-# letter: at most 16% of the unseen records end right. More letters mend it, and four nearly do:
-# `tiny` can read already.
+# letter: at most 16% of unseen records end right. Four letters nearly mend it:
+# `tiny` reads already.
 #
 # <!-- exercise: 08.4 -->
 #
