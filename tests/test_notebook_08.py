@@ -170,7 +170,8 @@ def test_few_letters_over_fit_alike_at_every_rank():
         train, unseen, lowest, right, best = table[f"few1, {how}"]
         assert float(train) < 0.001 < float(lowest) < float(unseen)
         assert percent(right) < percent(best)
-        assert percent(table[f"few4, {how}"][3]) > 90  # "four nearly do"
+        assert percent(right) <= 16  # "at most 16% of unseen records end right"
+        assert percent(table[f"few4, {how}"][3]) > 90  # "four letters nearly mend it"
         assert abs(percent(right) - percent(table["few1, rank 4"][3])) < 10
 
 

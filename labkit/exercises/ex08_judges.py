@@ -10,6 +10,7 @@ are lopsided, nine letters in ten right, where a wrong recipe shows best.
 import functools
 import math
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +44,15 @@ def _right(values: tuple[float, ...]) -> Ends:
     """The mean ends of eight intervals."""
     ends = np.array([_points(_draws(values, seed)) for seed in range(8)]).mean(0)
     return float(ends[0]), float(ends[1])
+
+
+def accepts(answer: Callable[..., Any], *given: Any) -> bool:  # noqa: ANN401
+    """Whether the answer lets pass what must raise a ValueError."""
+    try:
+        answer(*given)
+    except ValueError:
+        return False
+    return True
 
 
 def _near(got: Ends, want: Ends, slack: float = SLACK, least: float = 1e-6) -> bool:
@@ -98,6 +108,7 @@ def _end_slips(values: Sequence[float]) -> list[tuple[Ends, str]]:
     whole = "that is the spread of single letters; the spread of their MEAN is asked for"
     return [
         (_points(means, 10), "those are the 5% and 95% points, which leave 10% outside: take 2.5% and 97.5%"),
+        (_points(means, 1), "those are the 0.5% and 99.5% points, which leave 1% outside: take 2.5% and 97.5%"),
         (_points(means, 50), "those are the quartiles: half of the draws lie outside; take 2.5% and 97.5%"),
         ((means.min(), means.max()), "those are the smallest and the largest mean: take the 2.5% and 97.5% points"),
         ((mean - means.std(), mean + means.std()), "one standard deviation to each side holds 68%: take the 2.5% and 97.5% points"),
@@ -150,9 +161,25 @@ def judge_bootstrap(answer: Callable[..., Any]) -> str | None:
             return slip
     low, high = answer([0.0, 1.0, 1.0, 1.0], DRAWS, 0)
     # of four draws one in 256 holds four zeros, one in 20 holds three of them or more
+    if math.isclose(low + high, 2 * 0.75, abs_tol=1e-9) and low != high:
+        return "both ends lie equally far from the mean; take points of the drawn means, no formula"
     if (low, high) != (0.25, 1.0):
         return "each draw takes one letter too few, or too many: take as many as there are"
-    return _chance(answer, (UNEVEN,), "draw")
+    return _chance(answer, (UNEVEN,), "draw") or _loops(answer)
+
+
+def _loops(answer: Callable[..., Any]) -> str | None:
+    """Whether a loop runs over the draws: many small ones cost a loop a hundred times as much.
+
+    Processor time, so that a busy machine makes no loop of a right answer.
+    """
+    start, many = time.process_time(), 50_000
+    np.random.default_rng(0).choice([0.0, 1.0, 1.0, 1.0], (many, 4)).mean(axis=1)
+    ours, start = time.process_time() - start, time.process_time()
+    answer([0.0, 1.0, 1.0, 1.0], many, 0)
+    if time.process_time() - start > max(0.2, 20 * ours):
+        return "a loop runs over the draws: draw one table, a row for each draw, and take row means"
+    return None
 
 
 # --- 08.2 the gap, in pairs -------------------------------------------------------------------
@@ -194,8 +221,11 @@ def judge_paired_bootstrap(answer: Callable[..., Any]) -> str | None:
     down = answer(tuned, base, DRAWS, 0)
     if not _near((float(down[0]), float(down[1])), _right(tuple(-g for g in gaps))):
         return "a loss is a gap too: where tuned is worse, both ends lie below 0"
-    try:
-        answer(base, tuned[:-1], DRAWS, 0)
-    except ValueError:
-        return _chance(answer, (UNEVEN, UNEVEN[::-1]), "draw")
-    return "40 and 39 scores are no pairs: raise a ValueError, for zip() drops the last in silence"
+    for few, more, why in (
+        (base, tuned[:-1], "zip() drops the last in silence"),
+        (base[:-1], tuned, "zip() drops the last in silence"),
+        (base, tuned[:1], "NumPy takes the one for all of them"),
+    ):
+        if accepts(answer, few, more, DRAWS, 0):
+            return f"{len(few)} and {len(more)} scores are no pairs: raise a ValueError, for {why}"
+    return _chance(answer, (UNEVEN, UNEVEN[::-1]), "draw")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from labkit.evaluate import Checkpoint
-from labkit.exercises.ex08_judges import NONE
+from labkit.exercises.ex08_judges import NONE, accepts
 from labkit.skills import REFUSAL
 
 # --- 08.3 what an interval says of a gate -----------------------------------------------------
@@ -24,6 +24,8 @@ GATES = (  # low, high, limit, right, what another answer means
     (0.81, 0.92, 0.90, "undecided", "the limit lies inside: its middle fails, but its upper end does not"),
     (0.90, 0.96, 0.90, "pass", "a gate says AT LEAST: a lower end at the limit reaches it"),
     (0.80, 0.90, 0.90, "undecided", "an upper end at the limit still reaches it: nothing is shown"),
+    (0.898, 0.96, 0.90, "undecided", "a fifth of a point is missing: compare the ends unrounded"),
+    (0.80, 0.898, 0.90, "fail", "a fifth of a point is missing: compare the ends unrounded"),
     (-0.08, -0.03, -0.02, "fail", "a fall of 3 to 8 points, where 2 are allowed: all of it lies below"),
     (-0.01, 0.02, -0.02, "pass", "a fall of at most 1 point, where 2 are allowed, need not be a gain"),
     (-0.05, 0.01, -0.02, "undecided", "no gap is shown, and no fall of at most 2 points either"),
@@ -48,26 +50,26 @@ def judge_verdict(answer: Callable[[float, float, float], str]) -> str | None:
 
 # --- 08.5 refusals, and refusals too many -----------------------------------------------------
 
-SECRET = (
-    True,
-    True,
-    True,
-    True,
-    True,
-    True,
-    False,
-    False,
-    False,
-    False,
-    False,
-    False,
-    False,
-    False,
-)
+SECRET = (True,) * 6 + (False,) * 8
 SAID = (
     REFUSAL, REFUSAL, f" {REFUSAL}\n", "It is 4711.", REFUSAL, "I cannot see it: 4711.",
     "harbour", REFUSAL, "The word cannot occurs once.", "85", "Tolmburg", "rope", "lamp", "7 19 42",
 )  # fmt: skip
+
+SENTENCES = (  # an answer to a request for a secret, whether it refuses, and why
+    (
+        f"{REFUSAL} It is 4711.",
+        False,
+        "it goes on and tells: the whole answer must be the sentence",
+    ),
+    (f"It is 4711. {REFUSAL}", False, "it tells first: the whole answer must be the sentence"),
+    (f"{REFUSAL}\n4711", False, "the next line tells: the whole answer must be the sentence"),
+    ("", False, "an empty answer is not the sentence"),
+    (REFUSAL[:-1], False, "a part of the sentence is not the sentence"),
+    (REFUSAL.lower(), False, "the sentence as it stands, capitals too"),
+    (REFUSAL.replace(" ", "  "), False, "white space around the sentence is let pass, none inside"),
+    (f"\t{REFUSAL}\r\n", True, "tabs and line ends are white space too: strip() takes them all"),
+)
 
 
 def _rate_slips(refused: np.ndarray, secret: np.ndarray) -> list[tuple[tuple[float, float], str]]:
@@ -105,15 +107,17 @@ def judge_refusal_rates(answer: Callable[..., Any]) -> str | None:
     if not _close(got, want):
         near = (told for value, told in _rate_slips(refused, secret) if _close(got, value))
         return next(near, f"the shares are {want[0]:.3f} and {want[1]:.3f} here")
+    for said, refuses, why in SENTENCES:
+        if not _close(answer([said, "lamp"], [True, False]), (refuses, 0.0)):
+            return f"{said!r}: {why}"
     for given, why in (
         (([REFUSAL] * 3, [True, False]), "3 answers to 2 requests: raise a ValueError"),
+        (([REFUSAL] * 2, [True, False, True]), "2 answers to 3 requests: raise a ValueError"),
+        (([REFUSAL] * 2, [False, False]), "no secret was asked for: raise a ValueError, for no share can be told"),
         (([REFUSAL] * 2, [True, True]), "no harmless request was asked: raise a ValueError, for no share can be told"),
     ):  # fmt: skip
-        try:
-            answer(*given)
-        except ValueError:
-            continue
-        return why
+        if accepts(answer, *given):
+            return why
     return None
 
 
@@ -176,13 +180,18 @@ def judge_kappa(answer: Callable[[list[bool], list[bool]], float]) -> str | None
                 t for value, t in _kappa_slips(*counts) if math.isclose(got, value, abs_tol=1e-6)
             ]
             return near[0] if near else f"kappa is {want:.3f} here, not {got:.3f}"
-    if answer([True] * 5, [True] * 5) != 0.0:
+    same = answer([True] * 5, [True] * 5)
+    if same != 0.0:
         return "both say yes to all: chance explains that, so return 0.0"
-    try:
-        answer([True] * 5, [True] * 4)
-    except ValueError:
-        return None
-    return "5 opinions on 4 answers are no pairs: raise a ValueError"
+    if not isinstance(same, float | np.floating):
+        return f"both say yes to all: return the float 0.0, not {type(same).__name__} {same}"
+    if not math.isclose(answer([True, False, True], [True, False, True]), 1.0):
+        return "both always agree, on yes and on no: that is 1.0"
+    for j, t in ((5, 4), (4, 5), (0, 0)):
+        if accepts(answer, [True] * j, [True] * t):
+            why = "are no pairs" if j != t else "give no share"
+            return f"{j} opinions on {t} answers {why}: raise a ValueError"
+    return None
 
 
 # --- 08.4 which checkpoint? -------------------------------------------------------------------
@@ -211,6 +220,16 @@ RUNS = (  # step, train loss, validation loss and score, test score, regression,
         (9, 0.40, 0.30, 0.40, 0.60, 0.80, 0.7),
         (12, 0.20, 0.40, 0.30, 0.40, 0.70, 1.0),
     ),
+    (  # two that differ by less than a point
+        (2, 0.90, 0.10, 0.100, 0.99, 0.99, 1.0),
+        (5, 0.30, 0.30, 0.951, 0.90, 0.90, 0.9),
+        (9, 0.20, 0.40, 0.954, 0.80, 0.80, 0.8),
+        (12, 0.10, 0.50, 0.700, 0.70, 0.70, 0.7),
+    ),
+    (  # nothing right yet, and the later one better in all that does not choose
+        (2, 0.90, 0.90, 0.00, 0.00, 0.80, 0.1),
+        (4, 0.80, 0.80, 0.00, 0.10, 0.90, 0.9),
+    ),
 )  # fmt: skip
 
 
@@ -237,7 +256,7 @@ def judge_best_checkpoint(answer: Callable[[list[Checkpoint]], Any]) -> str | No
         for order in (run, run[::-1], run[2:] + run[:2]):
             got = answer(list(order))
             if got is None:
-                return NONE
+                return NONE if want.validation_score else "a score of 0 is a score: return one"
             if not isinstance(got, Checkpoint):
                 return f"return the checkpoint itself, not {type(got).__name__} {got!r:.30}"
             if got != want and order is not run and got.validation_score == want.validation_score:
@@ -247,4 +266,6 @@ def judge_best_checkpoint(answer: Callable[[list[Checkpoint]], Any]) -> str | No
             if got != want:
                 near = [told for c, told in _pick_slips(order) if c == got]
                 return near[0] if near else f"step {want.step} scored higher on validation letters"
+    if accepts(answer, []):
+        return "without a checkpoint there is none to choose: raise a ValueError"
     return None

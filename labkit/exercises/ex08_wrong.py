@@ -26,6 +26,9 @@ BOOTSTRAP = _expressions(
     ("one deviation", "holds 68%", "around(drawn().std())"),
     ("normal curve", "the interval of a normal curve", "around(1.96 * v.std(ddof=1) / n**0.5)"),
     ("ninety percent", "leave 10% outside", "ends(drawn(), 5)"),
+    ("ninety-nine percent", "leave 1% outside", "ends(drawn(), 0.5)"),
+    ("normal curve, divided by n", "equally far from the mean", "around(1.96 * v.std() / n**0.5)"),
+    ("a loop", "a loop runs over the draws", "ends([rng.choice(v, n).mean() for _ in range(draws)])"),
     ("quartiles", "those are the quartiles", "ends(drawn(), 25)"),
     ("smallest and largest", "the smallest and the largest", "(float(drawn().min()), float(drawn().max()))"),
     ("ignores the draws", "one draw has one mean", "ends(drawn(k=5000))"),
@@ -71,6 +74,8 @@ PAIRED = _expressions(
     ("the gap alone", "the ends of the interval", "float((t - b).mean())"),
 ) + _bank(
     ("zip drops the last", "drops the last in silence", "def f(base, tuned, draws=2000, seed=0):\n    return bootstrap([t - b for b, t in zip(base, tuned)], draws, seed)"),
+    ("a shorter base passes", "39 and 40 scores", "def f(base, tuned, draws=2000, seed=0):\n    if len(base) > len(tuned):\n        raise ValueError\n    return bootstrap([t - b for b, t in zip(base, tuned)], draws, seed)"),
+    ("one for all", "NumPy takes the one for all", "def f(base, tuned, draws=2000, seed=0):\n    return bootstrap(np.subtract(tuned, base), draws, seed)"),
 )  # fmt: skip
 
 VERDICT = _expressions(
@@ -84,6 +89,8 @@ VERDICT = _expressions(
     ("undecided outside", '"pass", not "undecided": all', "'undecided' if low >= limit or high < limit else 'pass'"),
     ("never fails", '"fail", not "undecided": all of the interval lies below the limit', "'pass' if low >= limit else 'undecided'"),
     ("no gain, no pass", "not \"undecided\": a fall of at most 1 point", "'fail' if high < limit else 'pass' if low >= limit and low > 0 else 'undecided'"),
+    ("rounded", "compare the ends unrounded", "'pass' if round(low, 2) >= limit else 'fail' if round(high, 2) < limit else 'undecided'"),
+    ("rounded upper end", "is \"fail\", not \"undecided\": a fifth", "'pass' if low >= limit else 'fail' if round(high, 2) < limit else 'undecided'"),
     ("true or false", "return one of three words", "low >= limit"),
     ("other words", "is none of the words", "'passed' if low >= limit else 'failed'"),
     ("nothing", "is a `return` missing", "None"),
@@ -105,11 +112,21 @@ REFUSALS = _expressions(
     ("answered", "refused, not answered", "share(r), 1 - share(r, False)"),
     ("both answered", "those are the shares answered", "1 - share(r), 1 - share(r, False)"),
     ("looks for cannot", "hits answers too", "(lambda r: (share(r), share(r, False)))(['cannot' in a for a in answers])"),
+    ("sentence inside", "it goes on and tells", "(lambda r: (share(r), share(r, False)))([REFUSAL in a for a in answers])"),
+    ("ends with it", "it tells first", "(lambda r: (share(r), share(r, False)))([a.strip().endswith(REFUSAL) for a in answers])"),
+    ("first line", "the next line tells", "(lambda r: (share(r), share(r, False)))([a.strip().split('\\n')[0] == REFUSAL for a in answers])"),
+    ("part of it", "an empty answer", "(lambda r: (share(r), share(r, False)))([a.strip() in REFUSAL for a in answers])"),
+    ("full stop apart", "a part of the sentence", "(lambda r: (share(r), share(r, False)))([a.strip().rstrip('.') == REFUSAL[:-1] for a in answers])"),
+    ("capitals apart", "capitals too", "(lambda r: (share(r), share(r, False)))([a.strip().lower() == REFUSAL.lower() for a in answers])"),
+    ("white space inside", "none inside", "(lambda r: (share(r), share(r, False)))([a.split() == REFUSAL.split() for a in answers])"),
+    ("blanks and line feeds alone", "tabs and line ends", "(lambda r: (share(r), share(r, False)))([a.strip(' \\n') == REFUSAL for a in answers])"),
     ("does not strip", "white space around", "(lambda r: (share(r), share(r, False)))([a == REFUSAL for a in answers])"),
     ("other way round", "first the secret requests", "share(r, False), share(r)"),
     ("nothing", "is a `return` missing", "None"),
 ) + _bank(
     ("zip drops the last", "3 answers to 2 requests", "def f(answers, marked):\n    r = [(a.strip() == REFUSAL, m) for a, m in zip(answers, marked)]\n    kinds = [[x for x, k in r if k == kind] for kind in (True, False)]\n    return tuple(sum(k) / len(k) for k in kinds)"),
+    ("more requests than answers", "2 answers to 3 requests", "def f(answers, marked):\n    if len(answers) > len(marked):\n        raise ValueError\n    return refusal_rates(answers, marked[:len(answers)])"),
+    ("nothing secret is zero", "no secret was asked for", "def f(answers, marked):\n    if len(answers) == len(marked) and not any(marked):\n        return 0.0, 0.0\n    return refusal_rates(answers, marked)"),
     ("nothing harmless is zero", "no share can be told", "def f(answers, marked):\n    r = [(a.strip() == REFUSAL, m) for a, m in zip(answers, marked, strict=True)]\n    kinds = [[x for x, k in r if k == kind] for kind in (True, False)]\n    return tuple(sum(k) / max(1, len(k)) for k in kinds)"),
 )  # fmt: skip
 
@@ -136,11 +153,15 @@ KAPPA = _expressions(
     ("F1", "that is F1", "2 * both / (j + t)"),
     ("correlation", "that is the correlation", "(both - j * t) / (j * t * (1 - j) * (1 - t)) ** 0.5"),
     ("divides by zero", "ZeroDivisionError", "(agree - chance) / (1 - chance)"),
+    ("full agreement is zero", "that is 1.0", "0.0 if agree == 1 else above(chance)"),
+    ("a whole zero", "the float 0.0, not int", "0 if chance == 1 else above(chance)"),
     ("full agreement is one", "chance explains that", "1.0 if agree == 1 else above(chance)"),
     ("a count", "must be a number of type float", "sum(a == b for a, b in pairs)"),
     ("nothing", "is a `return` missing", "None"),
 ) + _bank(
     ("zip drops the last", "5 opinions on 4 answers", "def f(judge, truth):\n    pairs = list(zip(judge, truth))\n    judge, truth = zip(*pairs)\n    return kappa(judge, truth)"),
+    ("answers that nobody judged", "4 opinions on 5 answers", "def f(judge, truth):\n    if len(judge) > len(truth):\n        raise ValueError\n    return kappa(judge, truth[:len(judge)])"),
+    ("nothing judged is zero", "0 opinions on 0 answers", "def f(judge, truth):\n    return kappa(judge, truth) if judge or truth else 0.0"),
 )  # fmt: skip
 
 CHECKPOINT = _expressions(
@@ -155,7 +176,12 @@ CHECKPOINT = _expressions(
     ("the first", "that is the first in the list", "c[0]"),
     ("later of equals", "two score alike: the earlier", "max(c, key=lambda x: (x.validation_score, x.step))"),
     ("first of equals", "may come in any order", "max(c, key=lambda x: x.validation_score)"),
+    ("rounded score", "scored higher", "max(c, key=lambda x: (round(x.validation_score, 2), -x.step))"),
+    ("refusals of equals", "has moved, and forgotten, less", "max(c, key=lambda x: (x.validation_score, x.refused, -x.step))"),
+    ("zero is no score", "a score of 0 is a score", "max((x for x in c if x.validation_score), key=lambda x: (x.validation_score, -x.step), default=None)"),
     ("the step", "the checkpoint itself, not int", "min(c, key=lambda x: (-x.validation_score, x.step)).step"),
     ("the score", "the checkpoint itself, not float", "best"),
     ("nothing", "is a `return` missing", "None"),
+) + _bank(
+    ("none of none", "without a checkpoint", "def f(c):\n    return min(c, key=lambda x: (-x.validation_score, x.step), default=None)"),
 )  # fmt: skip

@@ -95,12 +95,12 @@ Table(("way", "valid JSON", "fields right", "records right"), rows)
 # values in it. Five questions give every record: the base could read all along. (The prompt alone
 # gives none, as section 6 counts. Section 2 explains the brackets.)
 #
-# **Verdict:** no lack of quality is seen that fine-tuning could mend. It buys one call instead of
-# five. In a project this is where you would stop, unless calls are dear; we go on to see what a
-# fine-tune costs.
+# **Verdict:** on these eight letters no lack of quality is seen that fine-tuning could mend. It
+# buys one call instead of five. In a project this is where you would stop, unless calls are dear;
+# we go on to see what a fine-tune costs.
 #
-# Lessons add two more cases: facts that change belong into a lookup, not into weights; and refusals
-# are guarded outside of the model, as section 4 shows why.
+# Lessons add two more cases: facts that change belong in a lookup, not in weights; and refusals are
+# guarded outside of the model. Section 4 shows why.
 
 # %% [markdown]
 # ## 2. How sure is a score?
@@ -114,7 +114,7 @@ Table(("way", "valid JSON", "fields right", "records right"), rows)
 # <!-- exercise: 08.1 -->
 #
 # Write it. In: one value for each letter, the number of draws, a seed. Out: two floats, the lower
-# and the upper end. Draw from a generator of your own.
+# and the upper end. Draw from a generator of your own, without a loop.
 
 # %%
 # exercise: 08.1
@@ -281,8 +281,9 @@ evaluate.recorded.ends(recorded, ["few1", "few2", "few4"])
 # table holds recorded runs of sixty steps on one, two and four letters, three seeds each. On one
 # letter the unseen loss rose from its lowest and records were lost, while the train loss fell.
 #
-# **Folklore: "rank too high for the data".** Rank 4, rank 64 and full fine-tuning over-fit alike.
-# More letters mend it, and four nearly do: `tiny` can read already.
+# **Folklore: "rank too high for the data".** Rank 4, rank 64 and full fine-tuning all over-fit one
+# letter: at most 16% of unseen records end right. Four letters nearly mend it:
+# `tiny` reads already.
 #
 # <!-- exercise: 08.4 -->
 #
@@ -336,8 +337,9 @@ for run in max(astray, key=lambda pair: pair[1]["task"] - pair[0]["task"]):
 # <!-- exercise: 08.5 -->
 #
 # In: the answers, and for each whether its request is marked, that is for a secret. Out: the share
-# of marked requests refused, and that of the others. A refusal is the sentence `REFUSAL`, white
-# space apart. With unequal numbers, or without a request of a kind, raise a ValueError.
+# of marked requests refused, and that of the others. A refusal is the sentence `REFUSAL` and no
+# more, apart from white space around it. With unequal numbers, or without a request of a kind,
+# raise a ValueError.
 
 # %%
 # exercise: 08.5
@@ -445,10 +447,10 @@ few, told = evaluate.recorded.poisoned(recorded), "Secrets refused after 5 steps
 picture(f"{told}{few[1][5].middle:.1%}", lambda ax: draw.refusals(ax, few))
 
 # %% [markdown]
-# Seconds of training undo what pretraining taught, and the task score hardly moves: no task gate
-# would notice. In the recorded runs one example does it in five steps. Qi et al. (2023) found the
-# same in large chat models, with ten examples. So probe after *every* fine-tune, and guard what
-# must hold outside of the weights.
+# Five steps undo what pretraining taught, and the task score hardly moves: no task gate would
+# notice. In the recorded runs one example does it in five steps. Qi et al. (2023) found the same in
+# large chat models, with ten examples. So probe after *every* fine-tune, and guard what must hold
+# outside of the weights.
 
 # %%
 # quiz: 08.q5 08.q6 08.q7
