@@ -102,6 +102,7 @@ EXERCISES = [
         judge=ex09_doors.judge_export,
         solution=vllm_problems,
         stub="vllm_problems",
+        copies=False,
         hints=(
             "vLLM computes B A beside the base, in slots of one rank. Which fields of the config "
             "ask for anything else?",

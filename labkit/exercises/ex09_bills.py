@@ -46,6 +46,14 @@ EXPORT = _bank(
     ),
 )  # fmt: skip
 
+EXPORT += (
+    Wrong(
+        "takes a field out",
+        "from labkit.serve.export import vllm_problems\ndef f(c, most):\n    found = vllm_problems(c, most)\n    c.pop('use_dora', None)\n    return found",
+        "it changes the config",
+    ),
+)  # fmt: skip
+
 BILL = _bank(
     "def f(base, n, tenants, width=2):\n"
     "    g, own = 2**30, width * n\n"
@@ -71,4 +79,11 @@ BILL = _bank(
         ("a text", "the share must be a float, not str", "f'{right:.2f} GiB'"),
         ("rounded", "the share is", "round(right, 1)"),
     ),
+)  # fmt: skip
+BILL += tuple(
+    Wrong(name, f"def f(base, n, tenants, {width}):\n    return (base / tenants + width * n) / 2**30", told)
+    for name, width, told in (
+        ("no default", "width", "two bytes are its default"),
+        ("another default", "width=4", "`width` left out, which means 2"),
+    )
 )  # fmt: skip

@@ -5,6 +5,7 @@ folder whose name begins like the root's, a link out of the root, a folder witho
 """
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from labkit.serve.shelf import UnknownAdapter
 
 # --- 09.4 which folder a name means -----------------------------------------------------------
 
-GOOD = ("acme", "acme-2", "a", "9_lives")
+GOOD = ("acme", "acme-2", "a", "9_lives", "b" * 64)
 LONG = "a" * 65
 BAD = {  # a name, and why a server must not take it
     "../secret": "a name with ../ leaves the folder of adapters: anyone could load any file",
@@ -39,6 +40,14 @@ BAD = {  # a name, and why a server must not take it
     "empty": "a folder without a card is no adapter of ours",
     "link": "this name is a link that leads out of the folder: resolve it, then look at its parent",
     "file": "this is a file, not a folder with a card",
+    "acme.v2": "a dot is no sign of a name: a-z, 0-9, _ and - alone",
+    "_acme": "a name must begin with a letter or a digit, not with _",
+    "aCME": "capital letters: none in the rest of a name either",
+    "a\u0663": "\\d takes the digits of every script: 0 to 9 alone",
+    "inner": "a card further down is not one of this folder",
+    "deep": "this link leads below the folder's own adapters: the parent must be the root itself",
+    "near": "this link leads to adapters-private: compare parents, not the beginnings of texts",
+    "b" * 300: "check the length before the disk is asked: it refuses a long name in its own way",
 }  # fmt: skip
 
 
@@ -55,6 +64,10 @@ def _tree(top: Path) -> Path:
         root / "äcme",
         root / "-rf",
         root / LONG,
+        root / "acme.v2",
+        root / "_acme",
+        root / "aCME",
+        root / "a\u0663",
     ):
         place.mkdir(parents=True, exist_ok=True)
         (place / "card.json").write_text("{}")
@@ -63,8 +76,14 @@ def _tree(top: Path) -> Path:
         (place / "card.json").write_text("{}")
     (root / "empty").mkdir()
     (root / "file").write_text("{}")
+    with contextlib.suppress(OSError):  # Windows knows no such name
+        (root / "acme\n").mkdir()
+        (root / "acme\n" / "card.json").write_text("{}")
     with contextlib.suppress(OSError):  # Windows may forbid links: then there is none to refuse
         (root / "link").symlink_to(top / "secret", target_is_directory=True)
+        (root / "deep").symlink_to(root / "acme" / "inner", target_is_directory=True)
+        (root / "near").symlink_to(top / "adapters-private" / "x", target_is_directory=True)
+        (top / "way").symlink_to(root, target_is_directory=True)
     return root
 
 
@@ -93,6 +112,11 @@ def judge_folder(answer: Callable[[Path, str], Any]) -> str | None:
                 return f"return a Path, not {type(got).__name__}"
             if got.resolve() != (root / name).resolve():
                 return f"{name!r} gives another folder than root / name"
+        if (way := Path(top) / "way").exists():
+            try:
+                answer(way, "acme")
+            except UnknownAdapter:
+                return "'acme' is refused where a link leads to the root: resolve the root, too"
         bad = BAD | {f"{top}/secret": "an absolute path replaces the root when they are joined"}
         slips = (_refusal(answer, root, name, why) for name, why in bad.items())
         return next((slip for slip in slips if slip), None)
@@ -135,7 +159,10 @@ def judge_export(answer: Callable[[dict[str, Any], int], Any]) -> str | None:
     """every field that vLLM refuses, and no other"""
     for change, limit, want, words in EXPORTS:
         config = PLAIN | change
-        got = answer(dict(config), limit)
+        given = copy.deepcopy(config)
+        got = answer(given, limit)
+        if given != config:
+            return "it changes the config, which others still read: look, and take nothing out"
         if got is None:
             return NONE
         if not isinstance(got, dict):
@@ -193,4 +220,12 @@ def judge_bill(answer: Callable[..., Any]) -> str | None:
         got = answer(*bill)
         if slip := number(got, want, list(_bill_slips(*bill)), "the share"):
             return f"{tenants} tenants, {width} bytes a number: {slip}"
+    base, numbers, tenants, _ = BILLS[1]
+    try:
+        got = answer(base, numbers, tenants)
+    except TypeError:
+        return "without `width` it raises: two bytes are its default"
+    want = (base / tenants + 2 * numbers) / 2**30
+    if slip := number(got, want, list(_bill_slips(base, numbers, tenants, 2)), "the share"):
+        return f"{tenants} tenants, `width` left out, which means 2: {slip}"
     return None

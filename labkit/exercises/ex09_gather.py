@@ -35,10 +35,16 @@ class Ops(TorchDispatchMode):
         return result
 
 
-def gather_case(rows: int, out: int = 7, into: int = 5, dtype: torch.dtype = torch.float32) -> Any:  # noqa: ANN401
+def gather_case(
+    rows: int,
+    out: int = 7,
+    into: int = 5,
+    dtype: torch.dtype = torch.float32,
+    adapters: int = 11,
+) -> Any:  # noqa: ANN401
     """A batch in which every adapter occurs, some twice, and some rows ask for the base."""
     draw = torch.Generator().manual_seed(rows)
-    adapters, rank, length = 11, 3, 4
+    rank, length = 3, 4
     x, A, B = (
         torch.randn(*shape, generator=draw, dtype=dtype)
         for shape in ((rows, length, into), (adapters, rank, into), (adapters, out, rank))
@@ -120,8 +126,8 @@ def _gather_slips(c: SimpleNamespace) -> Iterator[tuple[Tensor, str]]:
 def _work_slip(answer: Callable[..., Any]) -> str | None:
     """What the shapes of the intermediate results and their number say; None: nothing."""
     counts = []
-    for rows in (24, 48):
-        c = gather_case(rows, out=17, into=19)
+    for rows, adapters in ((24, 11), (48, 11), (24, 22)):
+        c = gather_case(rows, out=17, into=19, adapters=adapters)
         with Ops() as ops:
             answer(*parts(c))
         counts.append(len(ops.shapes))
@@ -134,6 +140,8 @@ def _work_slip(answer: Callable[..., Any]) -> str | None:
                 )
     if counts[1] > counts[0]:
         return f"{counts[0]} operations for 24 rows, {counts[1]} for 48: no loop over rows"
+    if counts[2] > counts[0]:
+        return f"{counts[0]} operations for 11 adapters, {counts[2]} for 22: no loop over adapters"
     return None
 
 
@@ -148,4 +156,8 @@ def judge_gathered(answer: Callable[..., Any]) -> str | None:
         want = by_loop(c, lambda r, a, c=c: None if a < 0 else (a, a, c.s[a].item()))
         if slip := told(got, want, list(_gather_slips(c)), "the update"):
             return slip
+    c = gather_case(6)
+    got, zeros = answer(*parts(c)[:-1], torch.full((6,), -1)), torch.zeros(6, 4, 7)
+    if not isinstance(got, Tensor) or got.shape != zeros.shape or got.any():
+        return "a batch of the base alone gets zeros, (batch, length, out) as ever"
     return _work_slip(answer)

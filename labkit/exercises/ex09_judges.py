@@ -7,6 +7,7 @@ what would the published mistake give on this very input? B is never zero, alpha
 one map is square, where a transpose raises nothing.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -119,7 +120,8 @@ def judge_merge(answer: Callable[..., Any]) -> str | None:
     """into the weight that the adapter was trained beside"""
     for c in MERGES:
         given = [c.W.clone(), c.A.clone(), c.B.clone()]
-        got = answer(given[0], c.packed, given[1], given[2], c.s)
+        packed = copy.deepcopy(c.packed)
+        got = answer(given[0], packed, given[1], given[2], c.s)
         if got is None:
             return NONE
         if not isinstance(got, tuple | list) or len(got) != 2:
@@ -127,6 +129,9 @@ def judge_merge(answer: Callable[..., Any]) -> str | None:
         for name, now, then in zip(("original", "A", "B"), given, (c.W, c.A, c.B), strict=True):
             if not torch.equal(now, then):
                 return f"it changes `{name}` in place: other adapters still need what it was"
+        kept, now = c.packed.state_dict(), packed.state_dict()
+        if any(now[k].dtype != v.dtype or not torch.equal(now[k], v) for k, v in kept.items()):
+            return "it changes `packed` in place: other adapters still need what it was"
         # by columns of the identity, through the map itself
         eye = torch.eye(c.packed.in_features)
         want = (c.packed(eye) + c.s * torch.einsum("or,ri->io", c.B, c.A)).T
@@ -135,6 +140,11 @@ def judge_merge(answer: Callable[..., Any]) -> str | None:
         slip = slip or number(got[1], off.sqrt().item(), _mismatch_slips(c), "the mismatch")
         if slip:
             return slip
+    c = MERGES[0]
+    half = NF4Linear(nn.Linear(64, 64, bias=False, dtype=torch.bfloat16).requires_grad_(False))
+    got = answer(c.W.bfloat16(), half, c.A, c.B, c.s)[0]
+    if slip := told(got, half.dense().float() + c.s * c.B @ c.A, [], "the merged weight"):
+        return f"beside a map that computes in bfloat16: {slip}; float() the decoded weight first"
     return None
 
 
