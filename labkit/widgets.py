@@ -94,6 +94,7 @@ def question(
 
 # As wide as the column, never as wide as what stands inside: a long table then scrolls by itself.
 NARROW = "width:0;min-width:100%"
+LONG = 16  # letters of a label that fit beside a menu
 
 
 def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
@@ -156,7 +157,10 @@ def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401
         # By their places: ipywidgets takes the value None for "nothing is chosen".
         places = [(label, place) for place, (label, _) in enumerate(control.options)]
         at = [value for _, value in control.options].index(control.value)
-        return [w.Dropdown(options=places, value=at, layout={"width": "24em"}, **named)]
+        wide = "24em"
+        if len(control.label) > LONG:  # a question: nothing of it may be cut off
+            wide, named["style"] = "auto", {"description_width": "initial"}
+        return [w.Dropdown(options=places, value=at, layout={"width": wide}, **named)]
     limits = {"min": control.low, "max": control.high}
     common = limits | {"value": control.value, "step": control.step}
     narrow, plain = {"width": "16em"}, {"readout": False, "layout": {"width": "16em"}}

@@ -88,7 +88,8 @@ Table(("map", "|update| / |W|", "|4-bit error| / |update|", "kept if quantised a
 # need the other.
 #
 # The last column quantises the merged weight again. A decoded weight lies on a level of the code,
-# and most steps of an update are too small to reach the next one: the weight returns to its level.
+# and many steps of an update are too small to reach the next one: there the weight returns to its
+# level. How much of the update is left differs from map to map, as the column shows.
 #
 # **Predict first:** `acme` is merged in four ways. Which of them keeps its answers, and which
 # loses them?
@@ -141,8 +142,9 @@ Table(("|update| / |W|", "bfloat16", "float16", "float32"), rows)
 
 # %% [markdown]
 # **Verdict:** it depends on the size of the update. At a tenth of the weight bfloat16 loses little;
-# at a hundredth it loses a sixth, and at a ten-thousandth nearly all. `acme` is a large update,
-# which is why its row "in bfloat16" above looks well. Merge in float32, round once, and score.
+# at a hundredth it loses a sixth, and at a ten-thousandth nearly all. The update of
+# `acme` is a few hundredths of its weights, so its row "in bfloat16" above looks well. Merge in
+# float32, round once, and score.
 #
 # A merged folder is a plain model. Plain transformers loads it, without PEFT, and it answers as the
 # adapter did.
@@ -254,8 +256,8 @@ Table(("adapters in 8 rows", "gather, ms a token", "loop, ms a token"), rows)
 
 # %% [markdown]
 # The gather takes about the same time however many adapters there are; the loop grows with them.
-# PEFT's own mixed batch, whose logits the cell before compared, stands between: it runs the base
-# once, and loops over the adapters for the thin products.
+# PEFT's own mixed batch, whose logits the cell before compared, runs the base once and loops over
+# the adapters for the thin products.
 #
 # A record compares all ways in batches of 64 rows, one token each: `tiny` on a CPU, and the shapes
 # of Llama-3.2-1B on an H100. *merged* runs a merged copy for each adapter; *swap* copies the
@@ -472,7 +474,7 @@ Table((*HEAD, "GiB a tenant of 50", "of 1000"), rows)
 
 # %% [markdown]
 # **Verdict:** 45 MB is the file of a 1B model in float32, which is how PEFT saves it; in bfloat16
-# it is half. Beside the 14 GB model of the lesson an adapter takes 80 MB, or 160 in float32. The
+# it is half. Beside the 7B model of the lesson an adapter takes 80 MB, or 160 in float32. The
 # order of magnitude stands, the number does not.
 #
 # Fifty customers of Llama-3-8B, and a thousand, on one kind of card:
@@ -489,7 +491,7 @@ told = [f"{tenant_gib(bytes_, numbers, n):.2f} GiB among {n}" for n in (1, 50, 1
 picture(f"A tenant takes {', '.join(told)}", lambda ax: draw.tenants(ax, bytes_, numbers))
 
 # %% [markdown]
-# In the second table each card holds a base of its own, so a tenant's part is a little above yours.
+# In the second table each card holds a base of its own, so a tenant's part is larger than yours.
 # Nobody buys 250 cards for a thousand merged models: they would be loaded by turns, and their
 # customers would wait.
 #
