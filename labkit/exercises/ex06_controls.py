@@ -9,6 +9,7 @@ from torch import Tensor
 
 from labkit.exercises.compare import tensor_slip
 from labkit.exercises.ex05_judges import NONE, same
+from labkit.exercises.ex06_borders import accepted
 from labkit.exercises.ex06_judges import number_slip, pair
 from labkit.exercises.ex06_subspaces import frame
 
@@ -111,7 +112,9 @@ def judge_intruders(answer: Callable[..., Any]) -> str | None:
                 words for wrong, words in _intruder_slips(c, k, threshold) if wrong == list(got)
             )
             return next(named, f"intruders at {list(got)} of the first {k}; they are at {want}")
-    return None
+    wrong = ((c.tuned, 0, "top_k of 0"), (c.tuned, SIZE + 1, "top_k above min(out, in)"), (c.tuned[:-1], 5, "weights of two shapes"))  # fmt: skip
+    cases = (((c.W, T, top), words) for T, top, words in wrong)
+    return accepted(answer, cases)
 
 
 # --- 06.7 the control -------------------------------------------------------------------------
@@ -205,6 +208,7 @@ def _amplification_slips(
     )
     yield inside / top, "upside down: the update stands above, W's part in its directions below"
     yield top / c.s / inside, "the scale is missing: the update is scale * B @ A"
+    yield -top / inside, "a norm has no sign: a negative scale turns the update alone"
     yield (top / inside) ** 2, "that is the ratio of energies; the norms are asked for"
     yield (
         top / float((P.T @ W @ Q).norm()),
@@ -229,7 +233,7 @@ def _amplification_slips(
 
 def judge_amplification(answer: Callable[..., Any]) -> str | None:
     """the update's weight in its own directions, over W's"""
-    for c, k in ((pair(9, 7, 3, 2.5), None), (pair(6, 11, 4, 0.5), 2)):
+    for c, k in ((pair(9, 7, 3, 2.5), None), (pair(6, 11, 4, -0.5), 2)):
         draw = torch.Generator().manual_seed(5)
         W = torch.randn(c.D.shape, generator=draw, dtype=torch.float64)
         n = k or len(c.v)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from labkit.exercises.ex05_judges import NONE, Slips, same
+from labkit.exercises.ex06_borders import accepted
 from labkit.exercises.ex06_judges import number_slip, pair
 
 # --- 06.4 a smaller rank ----------------------------------------------------------------------
 
-CASES = ((pair(9, 7, 4, 2.5), 2), (pair(6, 11, 5, 0.5, torch.float32), 3))
+CASES = ((pair(9, 7, 4, 2.5), 2), (pair(6, 11, 5, 0.5, torch.float32), 3), (pair(8, 5, 3, -2.0), 3))
 
 
 def _cut(c: SimpleNamespace, values: Tensor, k: int) -> Tensor:
@@ -55,7 +56,11 @@ def judge_truncated(answer: Callable[..., Any]) -> str | None:
             return "return two tensors: the new A and the new B"
         if slip := _truncation_slip(c, k, *got):
             return slip
-    return None
+    wrong = ((0, c.s), (len(c.A) + 1, c.s), (1, 0.0))
+    cases = (
+        ((c.A, c.B, s, rank), f"rank {rank} of {len(c.A)} at scale {s:g}") for rank, s in wrong
+    )
+    return accepted(answer, cases)
 
 
 def _truncation_slip(c: SimpleNamespace, k: int, A: Any, B: Any) -> str | None:  # noqa: ANN401
@@ -67,7 +72,7 @@ def _truncation_slip(c: SimpleNamespace, k: int, A: Any, B: Any) -> str | None: 
         return "the other way round: first A (rank, in), then B (out, rank)"
     if shapes == ((into, k), (out, k)):
         return "A is (rank, in): transpose the right directions"
-    if shapes == ((len(c.A), into), (out, len(c.A))):
+    if k < len(c.A) and shapes == ((len(c.A), into), (out, len(c.A))):
         return f"the pair still has rank {len(c.A)}: zeros that are kept save no memory"
     if shapes != ((k, into), (out, k)):
         return f"A and B have shapes {shapes}; they must be ({k}, {into}) and ({out}, {k})"
@@ -147,10 +152,15 @@ def judge_overlap(answer: Callable[[Tensor, Tensor], Any]) -> str | None:
         want = float((large @ inside).square().sum(0).mean())
         if slip := number_slip(answer(U1, U2), want, _overlap_slips(U1, U2), "the overlap"):
             return slip
-    try:
-        answer(3 * frame(9, 2, 1), frame(9, 4, 0))
-    except ValueError:
-        return None
-    return (
-        "columns that are not orthonormal (A or B instead of left or right) must raise ValueError"
+    U, V = frame(9, 2, 1), frame(9, 4, 0)
+    words = "columns that are not orthonormal (A or B instead of left or right)"
+    leaning = torch.stack([V[:, 0], (V[:, 0] + V[:, 1]) / 2**0.5], dim=1)
+    return accepted(
+        answer,
+        (
+            ((3 * U, V), words),
+            ((U, 3 * V), f"in the second argument, too, {words}"),
+            ((leaning, V), "columns of length 1 that are not at right angles"),
+            ((U, frame(8, 4, 0)), "subspaces of different spaces"),
+        ),
     )

@@ -179,3 +179,29 @@ AMPLIFICATION = _expressions(
     ("diagonal", "not its diagonal", "float(n / M.diagonal().norm())"),
     ("a matrix", "is one number, not", "n / M"),
 )  # fmt: skip
+
+# Wrong at the border: a negative scale, a second argument, an argument that must be refused.
+SINGULAR_VALUES += _bank(
+    ("float32 inside", "right to float32 alone", "def f(A, B, s):\n    return singular_values(A.float(), B.float(), s) if A.dtype == torch.float64 else torch.linalg.svdvals(s * torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T).double()"),
+    ("signed", "a singular value has no sign", "def f(A, B, s):\n    return s * singular_values(A, B)"),
+)  # fmt: skip
+ENERGY_RANK += _bank(
+    ("share 0", "a share of 0 must raise ValueError", "def f(v, share=0.9):\n    return energy_rank(v, max(share, 1e-9))"),
+    ("share 1.5", "a share of 1.5 must raise ValueError", "def f(v, share=0.9):\n    return energy_rank(v, min(share, 1.0))"),
+)  # fmt: skip
+TRUNCATED += _bank(
+    ("rank 0", "rank 0 of 3 at scale -2", "def f(A, B, s, k):\n    return truncated(A, B, s, max(k, 1))"),
+    ("rank above", "rank 4 of 3 at scale -2", "def f(A, B, s, k):\n    return truncated(A, B, s, k and min(k, len(A)))"),
+    ("scale 0", "rank 1 of 3 at scale 0", "def f(A, B, s, k):\n    return truncated(A, B, s or 1.0, k)"),
+)  # fmt: skip
+OVERLAP += _bank(
+    ("checks the first", "in the second argument, too", "def f(U, V):\n    return overlap(U, torch.linalg.qr(V).Q)"),
+    ("checks lengths", "not at right angles must raise", "def f(U, V):\n    if any((X.norm(dim=0) - 1).abs().max() > 1e-4 for X in (U, V)):\n        raise ValueError\n    return float((U.T @ V).square().sum()) / min(U.shape[1], V.shape[1])"),
+)  # fmt: skip
+INTRUDERS += _bank(
+    ("top_k 0", "top_k of 0 must raise", "def f(W, T, k=10, t=0.5):\n    return intruder_dimensions(W, T, max(k, 1), t)"),
+    ("top_k above", "top_k above min(out, in) must raise", "def f(W, T, k=10, t=0.5):\n    return intruder_dimensions(W, T, min(k, *W.shape), t)"),
+)  # fmt: skip
+AMPLIFICATION += _bank(
+    ("signed", "a norm has no sign", "def f(W, A, B, s, k=None):\n    return s * amplification(W, A, B, 1.0, k)"),
+)  # fmt: skip
