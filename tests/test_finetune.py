@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from labkit import adapters, data, evaluate, finetune, models, project, train
+from labkit.evaluate import scores
 from labkit.history import Settings
 
 TINY = project.data("models", "tiny")
@@ -215,7 +216,7 @@ def test_a_run_that_ends_in_scoring_keeps_what_was_trained(
     unbroken = result(command, "--out", str(tmp_path / "whole"))
     there = ["--out", str(tmp_path / "broken")]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.evaluate, "answers", raises(error, at=3))  # the first one after it
+        patch.setattr(scores, "answers", raises(error, at=3))  # the first one after it
         code, _, told = command(*SHORT, *there)
     assert code == 1
     assert said in told
@@ -225,13 +226,13 @@ def test_a_run_that_ends_in_scoring_keeps_what_was_trained(
 
 
 def test_a_run_that_ends_before_the_training_promises_nothing(command, monkeypatch):
-    monkeypatch.setattr(finetune.evaluate, "answers", raises(ctrl_c, at=1))
+    monkeypatch.setattr(scores, "answers", raises(ctrl_c, at=1))
     code, _, told = command(*SHORT)
     assert (code, told) == (1, "labkit.finetune: interrupted outside of the training\n")
 
 
 def test_a_full_disk_at_the_end_of_full_training_says_how_much_to_free(command, monkeypatch):
-    monkeypatch.setattr(finetune.evaluate, "answers", raises(ctrl_c, at=0))
+    monkeypatch.setattr(scores, "answers", raises(ctrl_c, at=0))
     monkeypatch.setattr(PreTrainedModel, "save_pretrained", full_disk)
     code, _, told = command(*SHORT, "--method", "full")
     assert code == 1
@@ -310,7 +311,7 @@ REFUSED = {
 def test_what_cannot_be_done_is_one_clear_line(
     command, tmp_path, monkeypatch, arguments, code, said
 ):
-    monkeypatch.setattr(finetune.evaluate, "answers", lambda *given: ["?"] * len(given[2]))
+    monkeypatch.setattr(scores, "answers", lambda *given: ["?"] * len(given[2]))
     (tmp_path / "file").write_text("in the way")
     found, _, error = command(*(a.replace("{tmp}", str(tmp_path)) for a in arguments))
     assert found == code

@@ -63,7 +63,7 @@ def short(monkeypatch):
     small = suite(4, 4)
     monkeypatch.setattr(evaluate, "suite", lambda *_: small)
     monkeypatch.setattr(forgetting, "SHORT", 2)
-    monkeypatch.setattr(forgetting, "tiny", lambda: frame._base("float32"))  # loaded once
+    monkeypatch.setattr(forgetting, "tiny", lambda: frame.loaded("float32"))  # loaded once
     for cached in (frame._items, forgetting.examples):
         cached.cache_clear()
     yield
