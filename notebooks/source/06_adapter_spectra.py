@@ -118,11 +118,12 @@ check("06.2", effective_rank)
 # <!-- hints: 06.2 -->
 #
 # The other count asks how many directions hold 90% of the *energy*, the sum of the squared values.
-# Squares favour the large ones, so this count is lower.
+# Squares favour the large values, so we expect a lower count.
 #
 # <!-- exercise: 06.3 -->
 #
-# In: the values, largest first, and a share. Out: the fewest directions that hold it.
+# In: the values, largest first, and a share. Out: the fewest directions that hold it; 0 for an
+# update of zeros.
 
 # %%
 # exercise: 06.3
@@ -157,7 +158,7 @@ for projection in adapter.projections:
 Table(("", *THREE), rows, "rank 16: effective rank / directions for 90% of the energy")
 
 # %% [markdown]
-# The two counts differ by a factor of about two on one and the same update. Trained factors use
+# On trained factors the two counts differ by a factor of about two. Trained factors use
 # fewer directions than random ones, so training concentrates. But it concentrates as much where
 # the answers were shuffled: a low count is a mark of training, and no mark of what was learnt.
 
@@ -344,12 +345,10 @@ show.pairs(PAIRS)
 # Two runs of full fine-tuning find nearly the same directions. Two of LoRA share half of what they
 # write, and a fifth of what they read: each reads through its own A. Letters and shuffled answers
 # of different seeds share a quarter of what is written. So about half of what two LoRA runs write
-# alike is the form of an answer. A shared A alone gives half of what is read.
+# alike needs no letter. With one A the same pair shares half of what it reads, not a tenth.
 #
 # **Verdict:** LoRA runs do share a subspace, far above chance; half of it is not the task's own.
 # An overlap counts beside a run that learnt something else.
-#
-# The same for any map of our two live adapters:
 
 # %% [markdown]
 # ## 5. Intruders
@@ -443,7 +442,7 @@ Table(("W", "noise of 1/4 of its norm", "of 1/2", "of 1"), rows, "intruders amon
 # %% [markdown]
 # At noise of W's own norm all leading vectors of the random matrix are intruders, and some of
 # `tiny`'s and of the falling values. Nothing was learnt in any of them. A model that was never
-# trained can show any count, and a trained one needs the control as well.
+# trained can show from none to all ten, and a trained one needs the control as well.
 #
 # ### Do they go with forgetting?
 #
@@ -471,7 +470,7 @@ show.forgetting(RUNS)
 #
 # **Verdict:** here intruders and forgetting both go with the size of the update. Size is not all:
 # the cut of section 3 left the largest values as they were, and old skills came back. The paper
-# shows more: it shrinks the intruders of larger models and recovers what was forgotten.
+# shows more: it shrinks the intruders of larger models and forgets less.
 
 # %% [markdown]
 # **Where this stops:** one small model, whose W has many values that are nearly equal. Runs of one
@@ -489,6 +488,7 @@ show.forgetting(RUNS)
 # <!-- exercise: 06.8 -->
 #
 # In: W (out, in), A, B, the scale, and how many directions. Out: the factor.
+# Above and below the line only the first k directions count.
 
 # %%
 # exercise: 06.8
@@ -553,10 +553,11 @@ spectrum_explorer(THREE | {"yours": yours})
 # ## What to carry away
 #
 # - At equal scores the update of full fine-tuning has an effective rank of 114, that of rank 64
-#   one of 21, and shuffled answers the same.
+#   one of 21, and shuffled answers about that.
 # - Cut to one direction in each map, rank 64 keeps 99.7% of the letters and regains 15 points of
 #   old skills: cut it and score it.
-# - Random directions with the same values bring in nearly as many intruders, 140 to 160 of 420.
+# - Random directions with the same values bring in nearly as many intruders, 140
+#   against 160.
 #
 # **Sources:** Hu et al. 2021, *LoRA*, section 7,
 # [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); Roy and Vetterli 2007, *The effective
