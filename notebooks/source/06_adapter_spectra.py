@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from labkit import data, evaluate, models, project, readings, train
 from labkit.adapter_files import Adapter, adapter_of, read_adapter
 from labkit.bench.timing import seconds
-from labkit.browse import spectrum_explorer
+from labkit.browse import overlap_explorer, spectrum_explorer
 from labkit.exercises import check, quiz, use
 from labkit.figures import readings as show
 from labkit.linears import dense
@@ -538,13 +538,14 @@ for rank in (4, 16, 64):
 # Notebook 04 writes an adapter to `runs/adapter`. Put the path of any PEFT folder in its place, or
 # of a `.safetensors` file with its `alpha=`; nothing but A, B and the scale is read. Without one
 # we show an adapter that travels with the workbook: the letters, 100 steps. The menus choose its
-# map and the axis.
+# map and the axis; the second picture lays its directions over those of our letters.
 
 # %%
 mine = project.runs() / "adapter"
 yours = read_adapter(mine if mine.exists() else project.data("adapters", "rank16-seed1"))
 print(yours)
-spectrum_explorer(THREE | {"yours": yours})
+display(spectrum_explorer(THREE | {"yours": yours}))
+overlap_explorer(adapter, yours)
 
 # %%
 # quiz: 06.q3 06.q4
@@ -553,11 +554,11 @@ spectrum_explorer(THREE | {"yours": yours})
 # ## What to carry away
 #
 # - At equal scores the update of full fine-tuning has an effective rank of 114, that of rank 64
-#   one of 21, and shuffled answers much the same.
+#   one of 21, and shuffled answers about that.
 # - Cut to one direction in each map, rank 64 keeps 99.7% of the letters and regains 15 points of
 #   old skills: cut it and score it.
-# - Random directions with the same values bring in nearly as many intruders: 140
-#   against 160 of 420 at rank 64 and four times the rate.
+# - Random directions with the same values bring in nearly as many intruders, 140
+#   against 160.
 #
 # **Sources:** Hu et al. 2021, *LoRA*, section 7,
 # [arXiv:2106.09685](https://arxiv.org/abs/2106.09685); Roy and Vetterli 2007, *The effective
