@@ -59,6 +59,14 @@ def test_a_menu_may_hold_nothing_as_a_value_and_start_at_it():
     assert "[&#x27;a&#x27;, &#x27;b&#x27;]" in area.value
 
 
+def test_a_question_as_a_label_is_not_cut():
+    menu = Menu("serving", "How will it be served?", [("merged", 1)], 1)
+    box = widgets.explorer([menu], Explorer([menu], lambda serving: "").html)
+    field = box.children[0].children[0]
+    assert field.description == menu.label
+    assert (field.style.description_width, field.layout.flex_flow) == ("auto", "row wrap")
+
+
 def test_the_keys_are_left_to_the_controls():
     box = widgets.explorer(CONTROLS, Explorer(CONTROLS, show).html)
     (shown,) = box.children[-1].outputs
