@@ -94,7 +94,6 @@ def question(
 
 # As wide as the column, never as wide as what stands inside: a long table then scrolls by itself.
 NARROW = "width:0;min-width:100%"
-LONG = 16  # letters of a label that fit beside a menu
 
 
 def explorer(controls: Sequence[Any], html: Callable[..., str]) -> w.Box:
@@ -150,6 +149,10 @@ def _value(control: Any, fields: dict[str, w.Widget]) -> Any:  # noqa: ANN401
     return control.options[held][1] if hasattr(control, "options") else held
 
 
+SHORT = 18  # letters of a label that fit in 9em; a longer menu wraps under its label
+UNDER = {"width": "30em", "height": "auto", "max_width": "100%", "flex_flow": "row wrap"}
+
+
 def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401
     """The field that holds a control's value, and the slider that moves it where there is one."""
     named = {"description": control.label, "style": {"description_width": "9em"}}
@@ -157,10 +160,10 @@ def _control(control: Any) -> list[w.Widget]:  # noqa: ANN401
         # By their places: ipywidgets takes the value None for "nothing is chosen".
         places = [(label, place) for place, (label, _) in enumerate(control.options)]
         at = [value for _, value in control.options].index(control.value)
-        wide = "24em"
-        if len(control.label) > LONG:  # a question: nothing of it may be cut off
-            wide, named["style"] = "auto", {"description_width": "initial"}
-        return [w.Dropdown(options=places, value=at, layout={"width": wide}, **named)]
+        if len(control.label) <= SHORT:
+            return [w.Dropdown(options=places, value=at, layout={"width": "24em"}, **named)]
+        named["style"] = {"description_width": "auto"}
+        return [w.Dropdown(options=places, value=at, layout=UNDER, **named)]
     limits = {"min": control.low, "max": control.high}
     common = limits | {"value": control.value, "step": control.step}
     narrow, plain = {"width": "16em"}, {"readout": False, "layout": {"width": "16em"}}

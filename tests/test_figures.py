@@ -51,12 +51,22 @@ def test_the_same_numbers_give_the_same_bytes():
     assert picture("a", line, bars).svg == picture("a", line, bars).svg
 
 
-def test_several_drawings_stand_side_by_side():
-    one, two = (
-        float(ElementTree.fromstring(picture("a", *d).svg).get("width"))
-        for d in ([line], [line, bars])
-    )
-    assert two > one
+def test_several_drawings_stand_side_by_side_and_wrap_under_one_text():
+    row = ElementTree.fromstring(picture("a & b", line, bars, width=10)._repr_html_())
+    assert (row.tag, row.get("role"), row.get("aria-label")) == ("div", "img", "a & b")
+    assert "flex-wrap:wrap" in row.get("style")
+    assert [panel.get("width") for panel in row] == ["480", "480"]
+    for panel in row:
+        assert panel.get("aria-hidden") == "true" and panel.get("aria-label") is None
+        assert "flex:1 1 336px" in panel.get("style")
+
+
+def test_panels_begin_at_one_height_though_one_title_has_more_lines():
+    svg = picture("a", line, lambda ax: ax.set_title("first\nsecond")).svg
+    frames = re.findall(r'id="patch_2".*?d="(.*?)"', svg, re.S)  # M x y L x y, around the axes
+    tops = [min(float(pair.split()[1]) for pair in re.split("[ML]", d)[1:]) for d in frames]
+    assert len(tops) == 2
+    assert tops[0] == pytest.approx(tops[1], abs=1)
 
 
 @pytest.mark.parametrize("alt, drawings", [("", [line]), (" ", [line]), ("a", [])])

@@ -9,7 +9,7 @@ scales with the page. The same numbers give the same bytes.
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 INK = "#1a2b3d"  # stands for the page's own text colour; drawn in nothing else
 # Apart in hue and in grey, and readable on white and on JupyterLab's dark ground alike.
 BLUE, ORANGE, GREEN, GREY = "#2f7fc1", "#e69f00", "#2f9e77", "#9a9a9a"
+LEAST = 0.7  # of its width that a panel keeps beside others; where less is left, it wraps
 
 STYLE = {
     "svg.fonttype": "none",
@@ -44,7 +45,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG and the text in its place."""
+    """An SVG, or several in a row that wraps, and the text in its place."""
 
     alt: str
     svg: str
@@ -61,7 +62,7 @@ class Picture:
 def picture(
     alt: str, *drawings: Callable[[Axes], object], width: float = 0.0, height: float = 3.0
 ) -> Picture:
-    """Side by side, each drawing on an Axes of its own.
+    """Side by side, each drawing on an Axes of its own; in a narrow column one under the other.
 
     Args:
         alt: what a reader who cannot see it has to know: the finding, with its numbers.
@@ -72,27 +73,52 @@ def picture(
     """
     if not alt.strip() or not drawings:
         raise ValueError("a picture needs a text in its place and at least one drawing")
+    each = (width or max(6.4, 4.6 * len(drawings))) / len(drawings)
     with rc_context(STYLE):
-        figure = Figure((width or max(6.4, 4.6 * len(drawings)), height), layout="constrained")
-        FigureCanvasSVG(figure)
-        for number, draw in enumerate(drawings, 1):
-            draw(figure.add_subplot(1, len(drawings), number))
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True)
-    return Picture(alt, _themed(text.getvalue(), alt))
+        panels = [Figure((each, height), layout="constrained") for _ in drawings]
+        axes = [panel.add_subplot() for panel in panels]
+        for ax, draw in zip(axes, drawings, strict=True):
+            draw(ax)
+        _level(axes)
+        found = [_svg(panel) for panel in panels]
+    label = f'role="img" aria-label="{escape(alt)}"'
+    if len(found) == 1:
+        return Picture(alt, _themed(found[0], label, "max-width:100%"))
+    shown = "".join(
+        _themed(
+            svg,
+            'aria-hidden="true"',
+            f"flex:1 1 {LEAST * 96 * each:.0f}px;min-width:0;max-width:{96 * each:.0f}px",
+        )
+        for svg in found
+    )
+    row = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:4px"
+    return Picture(alt, f'<div {label} style="{row}">{shown}</div>')
 
 
-def _themed(svg: str, alt: str) -> str:
-    """The `<svg>` element alone, in the page's ink, as wide as its column allows."""
+def _level(axes: Sequence[Axes]) -> None:
+    """Titles of as many lines, so that axes side by side begin at one height."""
+    titles = [ax.get_title("left") for ax in axes]
+    most = max(title.count("\n") for title in titles)
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title("\n" * (most - title.count("\n")) + title, loc="left")
+
+
+def _svg(figure: Figure) -> str:
+    FigureCanvasSVG(figure)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True)
+    return text.getvalue()
+
+
+def _themed(svg: str, label: str, style: str) -> str:
+    """The `<svg>` element alone, in the page's ink, at most as wide as it was drawn."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"<style .*?</style>", "", svg, flags=re.S)  # it would style the whole page
     svg = svg.replace(INK, "currentColor")
     width = float(re.findall(r'width="([\d.]+)pt"', svg)[0]) * 96 / 72  # points to pixels
-    head = (
-        f'<svg role="img" aria-label="{escape(alt)}" stroke-linejoin="round" '
-        f'style="max-width:100%;height:auto" width="{width:.0f}" '
-    )
+    head = f'<svg {label} stroke-linejoin="round" style="{style};height:auto" width="{width:.0f}" '
     svg = re.sub(r'(<svg[^>]*?) height="[\d.]+pt"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[\d.]+pt"', r"\1", svg, count=1)
     return head + svg.removeprefix("<svg ")

@@ -43,7 +43,8 @@ def values(ax: Axes, by: Mapping[str, Sequence[float]], log: bool = True) -> Axe
         ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.set_ylim(0, 1.05)
-    ax.legend()
+    # Below the axes: lines that fall from corner to corner leave no room within.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
 
@@ -259,6 +260,7 @@ def values_picture(by: Mapping[str, Sequence[float]], log: bool, of: str) -> Pic
     return picture(
         f"Singular values of {of}; value {place} over the first: {told}",
         lambda ax: values(ax, by, log),
+        height=3.5,
     )
 
 
