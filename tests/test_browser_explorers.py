@@ -50,7 +50,9 @@ def test_notebook_06_runs_to_its_end(lab):
 def test_its_explorer_shows_the_map_and_the_axis_that_the_menus_name(lab):
     cell = lab.cell(CELL)
     cell.scroll_into_view_if_needed()
-    menu = {name: cell.get_by_label(name, exact=True) for name in ("layer", "projection", "axis")}
+    menu = {
+        name: cell.get_by_label(name, exact=True).first for name in ("layer", "projection", "axis")
+    }
     for name, choice in {"axis": "linear", "layer": "5", "projection": "down_proj"}.items():
         menu[name].select_option(choice)
     whose, told = said_of_the_adapter_on_disk(5, "down_proj")
