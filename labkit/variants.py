@@ -42,7 +42,7 @@ def rslora(layer: LoRALinear) -> LoRALinear:
 
 
 def lora_plus(model: nn.Module, lr: float, ratio: float = 16.0) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: `lr` for every A, and `ratio` times it for every B.
+    """Two groups for an optimizer: every A at `lr`, then every B at `ratio` times it.
 
     Raises:
         ValueError: if `ratio` is below 1 (the higher rate is B's), or the model has no adapter.

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from labkit import fair, grounds, guide, lora, measure
+from labkit import fair, grounds, guide, lora, measure, variants
 
 SOLVED = Path(__file__).parents[1] / "notebooks" / "solutions" / "07_variants.ipynb"
 CELLS = nbformat.read(SOLVED, as_version=4).cells
@@ -68,6 +68,22 @@ def test_losses_beside_pefts_agree_and_fall():
             assert mine[-1] < mine[0]
 
 
+def test_other_starts_fall_faster_than_lora_at_one_rate():
+    plain = float(table("  loss 1  loss 2")["one rate"][2])
+    for cells in table("updates apart  bases apart").values():
+        (mine, _) = (c for c in cells if c.count(" ") == 2)
+        assert float(mine.split()[2]) < plain
+
+
+def test_two_pissa_adapters_of_one_rank_share_their_base_and_of_two_ranks_do_not():
+    W = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    rests = [
+        variants.principal(W, rank, scale)[2] for rank, scale in ((2, 1.0), (2, 3.0), (3, 1.0))
+    ]
+    torch.testing.assert_close(rests[0], rests[1])
+    assert not torch.allclose(rests[0], rests[2], atol=0.1)
+
+
 def test_a_pissa_update_spoils_the_loaded_model_and_fits_once_converted():
     rows = {name: float(cells[0]) for name, cells in table("  loss, nats\nthe base").items()}
     assert rows["its update on the loaded model"] > rows["the base"]
@@ -114,6 +130,37 @@ def test_what_vera_trains_and_stores():
     assert float(vera[2]) - vectors == pytest.approx(16, abs=0.1)
 
 
+def test_pissa_trains_what_lora_trains_and_saves_twice_as_much():
+    rows = table("Llama-3.2-1B, seven projections")
+    plain = rows["LoRA, rsLoRA, LoRA+, LoftQ, rank 16"]
+    pissa = rows["PiSSA, OLoRA, rank 16, saved converted"]
+    assert pissa[:2] == plain[:2]
+    assert pissa[3] == plain[3]
+    assert float(pissa[2]) == pytest.approx(2 * float(plain[2]), abs=0.1)
+
+
+def test_peft_cuts_the_factors_of_adalora_when_it_saves():
+    base = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    plan = {"init_r": 6, "target_r": 3, "total_step": 8, "tinit": 1, "tfinal": 2, "deltaT": 1}
+    model = peft.get_peft_model(base, peft.AdaLoraConfig(target_modules=["0", "1"], **plan))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(1, 9):
+        optimizer.zero_grad()
+        model.base_model.model(torch.ones(4, 8)).square().sum().backward()
+        optimizer.step()
+        model.base_model.update_and_allocate(step)
+    held, saved = (
+        sum(v.numel() for k, v in state.items() if "lora_E" in k)
+        for state in (model.state_dict(), peft.get_peft_model_state_dict(model))
+    )
+    assert (held, saved) == (12, 6)
+
+
+def test_the_fields_of_adalora():
+    own = set(peft.AdaLoraConfig.__dataclass_fields__) - set(peft.LoraConfig.__dataclass_fields__)
+    assert len(own) == 9
+
+
 def test_vera_counts_as_peft_counts_on_a_small_llama():
     config = LlamaConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
@@ -157,6 +204,17 @@ def test_every_method_had_six_rates_with_the_best_inside_and_five_seeds():
             assert not fair.at_edge(RUNS, name, case), (name, case)
 
 
+def test_the_rates_that_were_tried_lie_a_factor_of_two_apart():
+    for name, case in itertools.product(fair.METHODS, fair.CASES):
+        rates = list(fair.tuning(RUNS, name, case))
+        assert [b / a for a, b in itertools.pairwise(rates)] == pytest.approx([2] * 5, rel=1e-5)
+
+
+def test_with_a_hundred_steps_nearly_every_letter_is_right():
+    rows = [r for r in grounds.rows_of("lora_ranks.jsonl") if r["steps"] == 100]
+    assert min(r["task"] for r in rows if r["method"] == "lora" and r["rank"] == 16) > 0.98
+
+
 def test_the_best_rates_lie_a_factor_of_256_apart():
     best = {name: fair.best_rate(RUNS, name, SHORT) for name in fair.METHODS}
     assert max(best.values()) / min(best.values()) == pytest.approx(256)
@@ -170,7 +228,7 @@ def test_at_the_rate_of_lora_three_variants_fail_that_do_well_at_their_own():
     for name, share in said.items():
         tried = fair.tuning(RUNS, name, SHORT)
         assert tried[0.008][1] == pytest.approx(share, abs=0.0051)
-        assert tried[fair.best_rate(RUNS, name, SHORT)][1] > 0.965
+        assert tried[fair.best_rate(RUNS, name, SHORT)][1] >= 0.97
     plain = fair.tuning(RUNS, "LoRA", SHORT)
     assert plain[0.008][1] - plain[0.016][1] == pytest.approx(0.29, abs=0.005)
     assert plain[0.004][1] >= plain[0.008][1]  # "where no more letters were right"

@@ -24,6 +24,7 @@ EXERCISES = [
         judge=judges.judge_rslora,
         solution=rslora,
         stub="rslora",
+        copies=False,
         hints=(
             "A sum of many unlike directions grows like the root of their number. By what must it "
             "be divided to stay as large as it was?",
@@ -58,6 +59,7 @@ EXERCISES = [
         judge=judges.judge_principal,
         solution=principal,
         stub="principal",
+        copies=False,
         hints=(
             "The layer computes rest + scale * B A. What must that be at the start?",
             r"$W = USV^\top$; $A = \sqrt{S_r / s}\,V_r^\top$, $B = U_r \sqrt{S_r / s}$, rest "
@@ -76,6 +78,7 @@ EXERCISES = [
         judge=shares.judge_alternate,
         solution=alternate,
         stub="alternate",
+        copies=False,
         hints=(
             "A pair makes up for a loss. Once it does, is the base that was rounded without it "
             "still the best?",
@@ -94,6 +97,7 @@ EXERCISES = [
         judge=shares.judge_weakest,
         solution=weakest,
         stub="weakest",
+        copies=False,
         hints=(
             "The budget is one for all layers. With what is the score of a triplet compared?",
             "off where score <= limit, with the limit the (n - budget)-th smallest of all n scores",
@@ -110,6 +114,7 @@ EXERCISES = [
         judge=shares.judge_shared_update,
         solution=shared_update,
         stub="shared_update",
+        copies=False,
         hints=(
             "The pair is as large as the largest map. Which part of it fits this one?",
             r"$b \odot B_{:out}(d \odot A_{:,:in}\,x)$",

@@ -6,7 +6,8 @@ would the known mistake give on this very input?
 """
 
 import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 
 from labkit.exercises.ex05_judges import NONE, Slips, told
 from labkit.lora import LoRALinear, inject
+
+
+def changed(given: Sequence[Tensor], before: Sequence[Tensor]) -> bool:
+    """Whether an answer wrote into the tensors that it was given."""
+    return not all(map(torch.equal, given, before))
+
 
 # --- 07.1 rsLoRA's scale ----------------------------------------------------------------------
 
@@ -50,6 +57,7 @@ def judge_rslora(answer: Callable[[LoRALinear], Any]) -> str | None:
     torch.manual_seed(0)
     for rank, alpha in LAYERS:
         given = _layer(rank, alpha)
+        A, B = given.A.detach().clone(), given.B.detach().clone()
         got = answer(given)
         if got is None:
             return NONE
@@ -57,8 +65,14 @@ def judge_rslora(answer: Callable[[LoRALinear], Any]) -> str | None:
             return f"return the layer, not {type(got).__name__}"
         if (got.alpha, got.rank) != (alpha, rank):
             return "alpha and rank stay as they are: write `layer.scale` alone"
-        if not (torch.equal(got.A, given.A) and torch.equal(got.B, given.B)):
+        if got is not given:
+            return (
+                "that is another layer: the one in the model keeps LoRA's scale; change it itself"
+            )
+        if changed((got.A, got.B), (A, B)):
             return "A and B stay as they are: the scale alone changes"
+        if isinstance(got.scale, Tensor):
+            return "the scale is a number, as it was, and no tensor: math.sqrt gives one"
         want, scale = alpha / math.sqrt(rank), float(got.scale)
         if not math.isclose(scale, want, rel_tol=1e-6):
             named = (words for s, words in _scales(rank, alpha) if math.isclose(s, scale))
@@ -70,8 +84,9 @@ def judge_rslora(answer: Callable[[LoRALinear], Any]) -> str | None:
 
 
 def _small() -> nn.Module:
-    net = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 5), nn.Linear(5, 4))
-    return inject(net, ["0", "2"], rank=3, alpha=6.0)
+    """Two adapted layers; neither their names nor the shapes of A and B tell one from the other."""
+    maps = {"Above": nn.Linear(6, 7), "Below": nn.Linear(7, 2), "head": nn.Linear(2, 4)}
+    return inject(nn.Sequential(OrderedDict(maps)), ["Above", "Below"], rank=3, alpha=6.0)
 
 
 def _rates(groups: Any) -> dict[nn.Parameter, float]:  # noqa: ANN401
@@ -105,6 +120,7 @@ def _rate_slip(a: set[float], b: set[float], lr: float, ratio: float) -> str | N
 def _refusal_slip(answer: Callable[..., Any]) -> str | None:
     cases = (
         (_small(), 0.25, "a ratio below 1 passes: it would give A the higher rate; ValueError"),
+        (_small(), 0.99, "a ratio of 0.99 passes: it is below 1; ValueError"),
         (nn.Linear(3, 2), 8.0, "a model without adapters passes: raise ValueError"),
     )
     for model, ratio, words in cases:
@@ -119,15 +135,20 @@ def _refusal_slip(answer: Callable[..., Any]) -> str | None:
 def judge_lora_plus(answer: Callable[..., Any]) -> str | None:
     """`lr` for every A, ratio times it for every B, and nothing else trains"""
     torch.manual_seed(0)
-    for lr, ratio in ((0.01, 8.0), (0.03, 1.5)):
-        model = _small()
-        got = answer(model, lr, ratio)
+    for lr, *given in ((0.01, 8.0), (0.03, 1.5), (0.02,), (0.02, 1.0)):
+        model, ratio = _small(), given[0] if given else 16.0
+        try:
+            got = answer(model, lr, *given)
+        except ValueError:
+            if ratio > 1:
+                raise
+            return "a ratio of 1 is refused: it gives both one rate, and is not below 1"
         if got is None:
             return NONE
         if not isinstance(got, list | tuple) or not all(isinstance(g, dict) for g in got):
             return 'return a list of groups, each {"params": [...], "lr": ...}'
         rates = _rates(got)
-        layers = [model[0], model[2]]
+        layers = [model.Above, model.Below]
         if set(rates) - {p for layer in layers for p in (layer.A, layer.B)}:
             return "frozen weights are in a group: A and B alone train"
         a, b = ([layer.A for layer in layers], [layer.B for layer in layers])
@@ -136,13 +157,21 @@ def judge_lora_plus(answer: Callable[..., Any]) -> str | None:
                 return f"no group holds every {name}: the others never move; take every layer's"
         if slip := _rate_slip({rates[p] for p in a}, {rates[p] for p in b}, lr, ratio):
             return slip
+        if len(got) != 2:
+            return f"that is {len(got)} groups: all A share one, all B the other"
+        if not any(p is a[0] for p in got[0]["params"]):
+            return "the groups change places: the group of every A comes first"
     return _refusal_slip(answer)
 
 
 # --- 07.3 the strongest directions and the rest -----------------------------------------------
 
 Split = tuple[Tensor, Tensor, Tensor]
-WEIGHTS = ((6, 6, 2, 3.0), (5, 8, 3, 0.5), (9, 4, 2, 2.0))  # out, in, rank, scale; square first
+WEIGHTS = (  # out, in, rank, scale, dtype; square first
+    (6, 6, 2, 3.0, torch.float64),
+    (5, 8, 3, 0.5, torch.float64),
+    (9, 4, 2, 2.0, torch.float32),
+)
 
 
 def weight_like(out: int, into: int, seed: int = 0) -> Tensor:
@@ -194,9 +223,10 @@ def _rest_slips(W: Tensor, low: Tensor, scale: float) -> Slips:
 
 def judge_principal(answer: Callable[[Tensor, int, float], Any]) -> str | None:
     """A and B at the strongest directions, and a rest that makes the sum W"""
-    for out, into, rank, scale in WEIGHTS:
-        W = weight_like(out, into)
-        got = answer(W, rank, scale)
+    for out, into, rank, scale, dtype in WEIGHTS:
+        W = weight_like(out, into).to(dtype)
+        given = W.clone()
+        got = answer(given, rank, scale)
         if got is None:
             return NONE
         if not isinstance(got, tuple | list) or len(got) != 3:
@@ -204,7 +234,9 @@ def judge_principal(answer: Callable[[Tensor, int, float], Any]) -> str | None:
         if slip := split_slip(got, W, rank, scale):
             return slip
         A, B, rest = got
-        low = strongest(W, rank)
+        if changed([given], [W]):
+            return "W itself was changed: it is the model's weight; the rest is a new tensor"
+        low = strongest(W.double(), rank).to(dtype)
         if slip := told(scale * B @ A, low, _update_slips(W, rank, scale), "scale * B A"):
             return slip
         if slip := told(rest, W - low, _rest_slips(W, low, scale), "the rest"):
@@ -228,4 +260,6 @@ def split_slip(got: Split, W: Tensor, rank: int, scale: float) -> str | None:
     for name, factor, want in (("A", A, (rank, into)), ("B", B, (out, rank))):
         if factor.shape != want:
             return f"{name} has shape {tuple(factor.shape)}; it must be {want}"
+        if factor.dtype != W.dtype:
+            return f"{name} has dtype {factor.dtype}; it must be that of W, {W.dtype}"
     return None

@@ -7,9 +7,16 @@ import torch
 from torch import Tensor
 
 from labkit.exercises.ex05_judges import NONE, Slips, told
-from labkit.exercises.ex07_judges import split_slip, strongest, weight_like
+from labkit.exercises.ex07_judges import changed, split_slip, strongest, weight_like
 
 # --- 07.4 LoftQ's turns -----------------------------------------------------------------------
+
+
+TURNS = (  # (out, in, rank, scale) and the steps, the last time left to the default
+    ((8, 8, 2, 3.0), (1,)),
+    ((30, 40, 6, 0.5), (3,)),
+    ((12, 12, 3, 2.0), ()),
+)
 
 
 def halves(W: Tensor) -> Tensor:
@@ -32,7 +39,7 @@ def _turn_slips(W: Tensor, rank: int, scale: float, steps: int) -> Slips:
     found = [(sum(once), "that is one turn: go on from W - scale * B A, `steps` times")]
     found += [
         (sum(turns(W, rank, n)), f"that is {n} turns instead of {steps}")
-        for n in (steps - 1, steps + 1)
+        for n in (steps - 1, steps + 1, 5)
         if n > 1
     ]
     low = torch.zeros_like(W)
@@ -57,15 +64,18 @@ def _turn_slips(W: Tensor, rank: int, scale: float, steps: int) -> Slips:
 
 def judge_alternate(answer: Callable[..., Any]) -> str | None:
     """a rounded base, and the best pair for what its rounding lost, in turns"""
-    for (out, into, rank, scale), steps in (((8, 8, 2, 3.0), 1), ((30, 40, 6, 0.5), 3)):
-        W = weight_like(out, into)
-        got = answer(W, halves, rank, scale, steps)
+    for (out, into, rank, scale), asked in TURNS:
+        W, steps = weight_like(out, into), asked[0] if asked else 1
+        given = W.clone()
+        got = answer(given, halves, rank, scale, *asked)
         if got is None:
             return NONE
         if not isinstance(got, tuple | list) or len(got) != 3:
             return "return three tensors: A, B, base"
         if slip := split_slip(got, W, rank, scale):
             return slip
+        if changed([given], [W]):
+            return "W was written into: it stays as it is, so that every turn starts from it"
         A, B, base = got
         want, low = turns(W, rank, steps)
         if slip := _base_slip(base, W, low):
@@ -142,7 +152,8 @@ def judge_weakest(answer: Callable[..., Any]) -> str | None:
     """the lowest scores of all layers together, and none more"""
     for rows, budget in ((SCORES[0], 5), (SCORES[1], 5), (SCORES[0], 12)):
         scores = [torch.tensor(row) for row in rows]
-        got = answer(scores, budget)
+        given = [score.clone() for score in scores]
+        got = answer(given, budget)
         if got is None:
             return NONE
         if not isinstance(got, list | tuple) or len(got) != len(scores):
@@ -152,6 +163,8 @@ def judge_weakest(answer: Callable[..., Any]) -> str | None:
                 return "each mask is a tensor of bool; numbers or places of triplets are none"
             if mask.shape != score.shape:
                 return f"a mask has shape {tuple(mask.shape)}; it must be {tuple(score.shape)}"
+        if len(given) != len(scores) or changed(given, scores):
+            return "the scores were written into: they go on to the next step; return masks alone"
         said = [mask.tolist() for mask in got]
         ordered = sorted((value for row in rows for value in row), reverse=True)[:budget]
         want = [[value not in ordered for value in row] for row in rows]
@@ -166,7 +179,11 @@ def judge_weakest(answer: Callable[..., Any]) -> str | None:
 
 # --- 07.6 VeRA's shared pair ------------------------------------------------------------------
 
-MAPS = ((6, 6, 6), (6, 6, 3), (4, 5, 3))  # out, in, rank; all of the pair first, then a part
+MAPS = (  # out, in, rank, what stands before `in` in x; all of the pair first, then a part
+    (6, 6, 6, (2, 3)),
+    (6, 6, 3, (1,)),
+    (4, 5, 3, (2, 3)),
+)
 PAIR = (6, 6)  # the largest out and in
 
 
@@ -198,15 +215,12 @@ def _named(x: Tensor, A: Tensor, B: Tensor, b: Tensor, d: Tensor) -> Slips:
 
 def judge_shared_update(answer: Callable[..., Any]) -> str | None:
     """one frozen pair for maps of every size, stretched by two vectors"""
-    for out, into, rank in MAPS:
-        draw = torch.Generator().manual_seed(rank)
-        A, B, b, d, x = (
-            torch.randn(shape, generator=draw)
-            for shape in ((rank, PAIR[1]), (PAIR[0], rank), (out,), (rank,), (2, 3, into))
-        )
+    for out, into, rank, lead in MAPS:
+        A, B, b, d, x = _inputs(out, into, rank, lead)
         for dtype in (torch.float32, torch.float64):
+            given = [t.clone() for t in (x.to(dtype), A, B, b, d)]
             try:
-                got = answer(x.to(dtype), A, B, b, d)
+                got = answer(*given)
             except RuntimeError as error:
                 if (out, into) != PAIR and "shape" in str(error):
                     return "it fails on a map smaller than the pair: use A's first `in` columns and B's first `out` rows"
@@ -214,8 +228,32 @@ def judge_shared_update(answer: Callable[..., Any]) -> str | None:
                     return "it fails on x in another dtype: bring A and B to that of x"
                 raise
             wide = [t.double() for t in (x, A, B, b, d)]
-            want = torch.einsum("bti,ri,r,or,o->bto", wide[0], wide[1][:, :into], wide[4], wide[2][:out], wide[3])  # fmt: skip
+            want = torch.einsum("...i,ri,r,or,o->...o", wide[0], wide[1][:, :into], wide[4], wide[2][:out], wide[3])  # fmt: skip
             slips = [(t.to(dtype), words) for t, words in _named(*wide)]
             if slip := told(got, want.to(dtype), slips, "the update"):
                 return slip
-    return None
+            if changed(given, (x.to(dtype), A, B, b, d)):
+                return "an input was written into: A and B serve the next layer, too"
+    return _gradient_slip(answer)
+
+
+def _inputs(out: int, into: int, rank: int, lead: tuple[int, ...]) -> list[Tensor]:
+    """A, B, b, d and x."""
+    draw = torch.Generator().manual_seed(rank)
+    shapes = ((rank, PAIR[1]), (PAIR[0], rank), (out,), (rank,), (*lead, into))
+    return [torch.randn(shape, generator=draw) for shape in shapes]
+
+
+def _gradient_slip(answer: Callable[..., Any]) -> str | None:
+    A, B, b, d, x = _inputs(*MAPS[0])
+    asked = {"b": b, "d": d, "x": x}
+    for leaf in asked.values():
+        leaf.requires_grad_()
+    got = answer(x, A, B, b, d)
+    if not got.requires_grad:
+        return "no gradient passes: nothing would train; leave out no_grad and detach"
+    if A.requires_grad or B.requires_grad:
+        return "A and B are set to train: the pair is frozen"
+    found = torch.autograd.grad(got.sum(), list(asked.values()), allow_unused=True)
+    cut = [name for name, grad in zip(asked, found, strict=True) if grad is None]
+    return f"no gradient reaches {cut[0]}: it must not be detached" if cut else None

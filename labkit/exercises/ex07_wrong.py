@@ -41,6 +41,8 @@ RSLORA = (
         ("returns the scale", "return the layer", "def f(layer):\n    return layer.alpha / math.sqrt(layer.rank)"),
         ("overwrites alpha", "alpha and rank stay", "def f(layer):\n    layer.alpha = layer.alpha * math.sqrt(layer.rank)\n    layer.scale = layer.alpha / layer.rank\n    return layer"),
         ("scales B", "A and B stay as they are", "def f(layer):\n    layer.B.data *= math.sqrt(layer.rank)\n    return layer"),
+        ("another layer", "that is another layer", "def f(layer):\n    import copy\n    layer = copy.deepcopy(layer)\n    layer.scale = layer.alpha / math.sqrt(layer.rank)\n    return layer"),
+        ("a tensor", "the scale is a number", "def f(layer):\n    layer.scale = layer.alpha / torch.tensor(float(layer.rank)).sqrt()\n    return layer"),
     ),
 )  # fmt: skip
 
@@ -68,8 +70,35 @@ LORA_PLUS = _expressions(
     ("a dict", 'each {"params": [...]', "{'A': lr, 'B': ratio * lr}"),
     ("refuses no ratio", "a ratio below 1 passes", "pair(lr, ratio * lr)"),
     ("returns nothing", "is a `return` missing", "None"),
+    ("B first", "the groups change places", "pair(lr, ratio * lr)[::-1]"),
+    ("a group a layer", "that is 4 groups", "[{'params': [p], 'lr': r} for l in layers for p, r in ((l.A, lr), (l.B, ratio * lr))]"),
+    ("by shape", "the layers differ", "[{'params': [p for p in A + B if p.shape[0] < p.shape[1]], 'lr': lr}, {'params': [p for p in A + B if p.shape[0] >= p.shape[1]], 'lr': ratio * lr}]"),
 )  # fmt: skip
 LORA_PLUS += _bank(
+    (
+        "by a letter of the name",
+        "appear in more than one parameter group",
+        _GROUPS
+        + "\n    named = [*model.named_parameters()]\n    A = [p for n, p in named if 'A' in n]\n"
+        "    B = [p for n, p in named if 'B' in n]\n    return pair(lr, ratio * lr)",
+    ),
+    (
+        "refuses a ratio of 1",
+        "a ratio of 1 is refused",
+        _GROUPS + "\n    if ratio <= 1 or not layers:\n        raise ValueError('ratio')\n"
+        "    return pair(lr, ratio * lr)",
+    ),
+    (
+        "refuses a ratio of zero alone",
+        "a ratio of 0.99 passes",
+        _GROUPS + "\n    if ratio < 0.9 or not layers:\n        raise ValueError('ratio')\n"
+        "    return pair(lr, ratio * lr)",
+    ),
+    (
+        "another ratio unless told",
+        "for lr=0.02 and ratio=16",
+        _GROUPS.replace("16.0", "8.0") + "\n    return pair(lr, ratio * lr)",
+    ),
     (
         "refuses no model",
         "a model without adapters passes",
@@ -104,6 +133,8 @@ PRINCIPAL = _expressions(
     ("sign turned", "the sign is turned", "made(-A, B)"),
     ("A as (in, rank)", "A has shape", "A.T, B, W - scale * B @ A"),
     ("factors alone", "return three tensors: A, B, rest", "A, B"),
+    ("rest in place", "W itself was changed", "A, B, W.sub_(scale * B @ A)"),
+    ("always float64", "it must be that of W", "A.double(), B.double(), (W - scale * B @ A).double()"),
 )  # fmt: skip
 
 _TURNS = (
@@ -140,8 +171,15 @@ ALTERNATE = _turns(
     ("pair for W", "not for W", {"lost": "W", "base": "rounded(W)"}),
     ("no pair", "that is plain rounding", {"result": "A, 0 * B, rounded(W)"}),
     ("two tensors", "return three tensors: A, B, base", {"result": "A, B"}),
+    ("base in place", "W was written into", {"result": "A, B, W.copy_(base)"}),
+    ("in float32", "it must be that of W", {"result": "A.float(), B.float(), base.float()"}),
 )  # fmt: skip
 ALTERNATE += _bank(
+    (
+        "five turns unless told",
+        "turns instead of 1",
+        _TURNS.format(**_USUAL).replace("steps=1", "steps=5"),
+    ),
     (
         "starts as PiSSA",
         "that starts from W itself, as PiSSA does",
@@ -172,6 +210,7 @@ WEAKEST = _expressions(
     ("nothing at the full budget", "the budget holds all of them", "[s <= order[min(budget, n - 1)] for s in scores]"),
     ("places", "numbers or places of triplets are none", "[(s < least).nonzero().flatten() for s in scores]"),
     ("one mask", "return a list of 3 masks", "flat < least"),
+    ("zeroes the scores", "the scores were written into", "[(s < least, s.masked_fill_(s < least, 0))[0] for s in scores]"),
     ("returns nothing", "is a `return` missing", "None"),
 )  # fmt: skip
 
@@ -198,4 +237,10 @@ SHARED_UPDATE = _expressions(
     ("an activation", "there is no activation", "b * lin(torch.relu(d * lin(x, a)), w)"),
     ("no cast", "it fails on x in another dtype", "b * lin(d * lin(x, A[:, :i]), B[:o])"),
     ("with x", "the update alone is asked", "x + b * lin(d * lin(x, a), w)"),
+    ("squeezed", "the update has shape", "(b * lin(d * lin(x, a), w)).squeeze()"),
+    ("detached", "no gradient passes", "(b * lin(d * lin(x, a), w)).detach()"),
+    ("vectors detached", "no gradient reaches b", "b.detach() * lin(d.detach() * lin(x, a), w)"),
+    ("x detached", "no gradient reaches x", "b * lin(d * lin(x.detach(), a), w)"),
+    ("b put into the pair", "an input was written into", "lin(d * lin(x, a), B.data[:o].mul_(b[:, None]).to(x.dtype))"),
+    ("trains the pair", "A and B are set to train", "b * lin(d * lin(x, A.requires_grad_()[:, :i].to(x.dtype)), w)"),
 )  # fmt: skip

@@ -3,8 +3,8 @@
 #
 # <!-- badges -->
 #
-# - **You will** write the heart of five variants, see each equal PEFT's, find what it costs and
-#   where it traps, then read one fair comparison and walk through a decision guide.
+# - **You will** write the heart of six variants, see five of them equal PEFT's, find what each
+#   costs and where it traps, then read one fair comparison and walk through a decision guide.
 # - **You need** notebook 01; notebook 03 helps with LoftQ, notebook 05 has DoRA. No GPU.
 # - **Time:** 85 minutes for you. The cells themselves take <!-- minutes -->.
 
@@ -36,8 +36,8 @@ from labkit.variants import Rounding
 # %% [markdown]
 # ## 1. One number: the scale, or the rate
 #
-# **Claim:** two variants change one number each. At one rank that number is a learning rate in
-# disguise.
+# **Claim:** two variants change one number each. At one rank it acts much like the
+# learning rate.
 #
 # LoRA scales its update by $\alpha / r$. The update is a sum of $r$ directions, and a sum of unlike
 # directions grows like $\sqrt r$. So rsLoRA (Kalajdzievski 2023) divides by $\sqrt r$, with
@@ -45,7 +45,7 @@ from labkit.variants import Rounding
 #
 # <!-- exercise: 07.1 -->
 #
-# Change a layer's `scale`. It holds `rank`, `alpha` and `scale`. Return the layer.
+# Change a layer's `scale` in place. The layer holds `rank`, `alpha` and `scale`. Return the layer.
 
 # %%
 # exercise: 07.1
@@ -95,8 +95,9 @@ Table(("scale", *(f"rank {r}" for r in ranks)), rows)
 #
 # <!-- exercise: 07.2 -->
 #
-# Make the groups of an optimizer: `lr` for every A, `ratio * lr` for every B. `adapted(model)`
-# gives the adapted layers by name. A ratio below 1, or no adapter, is a ValueError.
+# Make two groups for an optimizer: first every A, at `lr`; then every B, at `ratio * lr`.
+# `adapted(model)` gives the adapted layers by name. A ratio below 1, or no adapter, is a
+# ValueError.
 
 # %%
 # exercise: 07.2
@@ -147,8 +148,8 @@ Table(("", *(f"loss {n}" for n in range(1, 5))), rows)
 # **Verdict:** reversed. A's rate leaves the second loss as it was, to the digit; B's lowers it at
 # once. Later A's helps as well, and less.
 #
-# Any raised rate lowers these losses. So a gain at one `lr` may be the gain of a higher rate, and
-# section 5 gives each method its own.
+# Either raised rate lowers the later losses. So a gain at one `lr` may be the gain of a
+# higher rate, and section 5 gives each method its own.
 #
 # - **Cost:** one more number to choose. **Trap:** the wrong factor; a scheduler that writes one
 #   rate into all groups.
@@ -164,8 +165,8 @@ Table(("", *(f"loss {n}" for n in range(1, 5))), rows)
 #
 # <!-- exercise: 07.3 -->
 #
-# Split W. In: W (out, in), the rank, the scale. Out: A (rank, in), B (out, rank) and the rest
-# (out, in).
+# Split W, and leave W itself as it is. In: W (out, in), the rank, the scale. Out: A (rank, in), B
+# (out, rank) and the rest (out, in), in the dtype of W.
 
 # %%
 # exercise: 07.3
@@ -219,7 +220,7 @@ Table(("", "loss, nats"), [(said, f"{loss:.3f}") for said, loss in found.items()
 #
 # - **Cost:** twice the rank in the file, and an SVD of every weight: on an H100 0.22 s for one of
 #   2048 x 2048, where OLoRA's QR takes 0.01 s and a step of that map 0.002 s.
-# - **Trap:** the base is another one; several PiSSA adapters share no base until converted.
+# - **Trap:** the base is another one; PiSSA adapters of unlike rank share none until converted.
 
 # %% [markdown]
 # ### LoftQ: start where rounding lost something
@@ -257,8 +258,8 @@ rows = [(said, *(f"{share:.1%}" for share in shares)) for said, shares in held.i
 Table(("energy held by", "rank 4", "rank 16", "rank 64"), rows, f"down projection {tuple(W.shape)}")
 
 # %% [markdown]
-# What NF4 loses is not far from noise. So every direction holds about as much, and a few hold
-# little. How much nearer to W does the model start?
+# What NF4 loses is not far from noise, so no few directions hold most of it. How much
+# nearer to W does the model start?
 
 
 # %%
@@ -272,8 +273,8 @@ print(f"NF4 alone is off by {lost.norm() / W.norm():.1%} of W")
 Table(("rank", "won back in 1 turn", "in 5 turns"), rows)
 
 # %% [markdown]
-# At rank 16 most of the loss stays. `tiny` is narrow; in a wide model the same rank is a smaller
-# share of all directions, and wins back less.
+# At rank 16 most of the loss stays. `tiny` is narrow. In a wide model the same rank is a smaller
+# share of all directions, so of a loss that is as noisy it wins back less.
 #
 # **The trap:** PEFT's own LoftQ leaves the scale out of A and B. We take its decomposition, and
 # apply it as PEFT's layer would.
@@ -366,9 +367,9 @@ assert in_use == 6 * n
 # after each step nothing is pruned, and nothing complains.
 #
 # - **Cost:** it starts at a higher rank, keeps scores for each number that trains, and adds a
-#   penalty: eight fields to set.
-# - **Trap:** the three above; ranks that fall in training do not shrink what is stored or computed
-#   until the factors are cut.
+#   penalty: nine fields to set.
+# - **Trap:** the three above; ranks that fall do not shrink what a step holds or computes. PEFT
+#   cuts the factors when it saves.
 
 # %% [markdown]
 # ## 4. Fewer numbers
@@ -376,7 +377,8 @@ assert in_use == 6 * n
 # **Claim:** VeRA trains a fraction of LoRA's numbers, and computes more.
 #
 # One random pair, frozen, serves every layer. Two vectors a layer train: $d$ stretches what A
-# reads, $b$ what B writes (Kopiczko et al. 2023). The pair comes from a seed; nobody stores it.
+# reads, $b$ what B writes (Kopiczko et al. 2023). The pair comes from a seed, so nobody has to
+# store it.
 #
 # <!-- exercise: 07.6 -->
 #
@@ -415,17 +417,18 @@ from transformers import LlamaConfig
 llama = LlamaConfig(**measure.LLAMA_1B)
 maps, deep = list(lora.projections(llama).values()), llama.num_hidden_layers
 frozen, thin = deep * sum(o * i for o, i in maps), deep * sum(o + i for o, i in maps)
-trains = {  # how many numbers, and the rank that they are multiplied at
-    "LoRA, rsLoRA, LoRA+, LoftQ, rank 16": (16 * thin, 16),
-    "PiSSA, OLoRA once converted, rank 32": (32 * thin, 32),
-    "AdaLoRA, from rank 24 to 16": (24 * (thin + deep * len(maps)), 24),
-    "VeRA, rank 256": (deep * sum(256 + o for o, _ in maps), 256),
-}
-stored = {256: 256 * (max(i for _, i in maps) + max(o for o, _ in maps))}  # VeRA's frozen pair
+vera, scales = deep * sum(256 + o for o, _ in maps), deep * len(maps)  # AdaLoRA's e at rank 1
+pair = 256 * (max(i for _, i in maps) + max(o for o, _ in maps))  # VeRA's, frozen
 assert peft.VeraConfig().save_projection
+kinds = {  # the rank in training, how many numbers train, how many the file holds
+    "LoRA, rsLoRA, LoRA+, LoftQ, rank 16": (16, 16 * thin, 16 * thin),
+    "PiSSA, OLoRA, rank 16, saved converted": (16, 16 * thin, 32 * thin),
+    "AdaLoRA, from rank 24 to 16": (24, 24 * (thin + scales), 16 * (thin + scales)),
+    "VeRA, rank 256": (256, vera, vera + pair),
+}
 rows = []
-for name, (p, r) in trains.items():
-    mib = (f"{b / 2**20:.1f}" for b in (8 * p, 4 * (p + stored.get(r, 0))))
+for name, (r, p, held) in kinds.items():
+    mib = (f"{b / 2**20:.1f}" for b in (8 * p, 4 * held))
     rows.append((name, f"{p:,}", *mib, f"{r * thin / frozen:.1%}"))
 head = ("trains", "Adam's state, MiB", "PEFT's file, MiB", "more products")
 Table(("Llama-3.2-1B, seven projections", *head), rows)
@@ -484,12 +487,12 @@ print(fair.table(RUNS, CASE), "\n\nLoRA at half its rate less LoRA at its own:",
 draw.gaps_picture(RUNS, CASE)
 
 # %% [markdown]
-# In loss and letters no variant is ahead of LoRA. AdaLoRA and VeRA are behind in loss; eight steps
-# leave AdaLoRA little time to prune. LoftQ has 0.4% fewer letters right than QLoRA.
+# In loss and letters no variant is shown ahead of LoRA. AdaLoRA and VeRA are behind in loss; eight
+# steps leave AdaLoRA little time to prune. LoftQ has 0.4 points fewer letters right than QLoRA.
 #
 # In old skills LoRA is behind six variants, by 3 to 6 points, and behind QLoRA. Is it the method?
 # QLoRA is LoRA on a rounded base, tuned to 0.004 where LoRA came out at 0.008; with 20 steps both
-# have 0.004, and no gap is shown. And LoRA itself at half its rate (three seeds, on a CPU) keeps 4
+# have 0.004, and no gap is shown. LoRA itself at half its rate (three seeds, on a CPU) keeps 4
 # points more, with no difference shown in loss. So such gaps can be the size of the step, which was
 # tuned by the task alone.
 
@@ -532,7 +535,7 @@ assert project.quick() or max(abs(a - b) / b for a, b in pairs[:3]) < 0.1
 
 # %% [markdown]
 # **Where this stops:** one small model, one task that it can learn, eight or twenty steps, alpha
-# tied to the rank. Wider models are what rsLoRA and LoRA+ were derived for.
+# tied to the rank. rsLoRA was derived for high ranks and LoRA+ for wide models; neither is here.
 #
 # What have others found? A study that tunes the rate for each method (*Learning Rate Matters*,
 # arXiv:2602.04998) has LoRA and its variants within one or two percent. PEFT's own benchmark has
