@@ -388,10 +388,10 @@ picture(f"DoRA's time and peak memory over LoRA's: {told}", *bars, width=11, hei
 # 9 GiB more; ours takes 1.4 times that of a quicker LoRA, and 0.8 GiB more. DoRA starts many small
 # kernels, and the GPU waits for Python. A replayed graph waits for nothing: 1.22 to 1.26.
 #
-# The rest is element-wise work, which reads and writes the outputs several times. *fused* does it
-# in one kernel and makes the outputs again that no other layer keeps: 1.11 to 1.16 in time, at most
-# 1.05 in memory. We had set ourselves 1.25 and 1.10, and this way keeps both in all four settings.
-# Compiling whole layers is the quickest, at 1.13, and takes 11% more memory.
+# The rest is element-wise work on the outputs. *fused* does it in one kernel, and makes outputs
+# again that no other layer keeps: 1.11 to 1.16 in time, at most 1.05 in memory. We had set
+# ourselves 1.25 and 1.10: this way keeps both. Compiling whole layers is quickest, at 1.13 and 11%
+# more memory.
 
 # %% [markdown]
 # Where does the memory go? To learn $m$, the backward pass needs a tensor of the output's size.
@@ -482,18 +482,17 @@ print("", verdicts.gaps(RUNS, "QDoRA", "QLoRA"), sep="\n")
 picture(f"Loss on what was to be learnt, mean and 95% interval. {told}", *drawings, width=13)
 
 # %% [markdown]
-# On letters no difference between LoRA and DoRA is shown at either rank, in loss, answers or old
-# skills. QDoRA's loss is below QLoRA's at rank 16, by 0.0008 nats, with the answers alike.
+# On letters no difference of LoRA and DoRA is shown. QDoRA's loss is below QLoRA's at rank 16, by
+# 0.0008 nats, with the answers alike.
 #
 # On codes, seed by seed, DoRA's loss is lower by 4% of LoRA's, and QDoRA's by 2% of QLoRA's. (The
-# figure has QDoRA higher: it lacks QLoRA's best seed.) But no code in a hundred is right with any
-# of the four; full fine-tuning has some or all.
+# figure lacks QLoRA's best seed for QDoRA.) But not one code in a hundred is right with any of the
+# four; full fine-tuning has some or all.
 #
-# **Verdict:** where the rank is large enough, no gain shows in the answers; where it is too small,
-# a gain in the loss that no answer tells of.
+# **Verdict:** no gain shows in the answers; where the rank is too small, one shows in the loss.
 #
-# **Where this stops:** one small model, invented tasks, five seeds on letters and three or four on
-# codes. Letters were scored on a CPU, codes on a GPU. The runs of a hundred steps were only tuned.
+# **Where this stops:** one small model; five seeds on letters (CPU), three or four on codes (GPU).
+# Runs of a hundred steps were only tuned.
 
 # %% [markdown]
 # ### Is the record true?

@@ -4,7 +4,7 @@
 # <!-- badges -->
 #
 # - **You will** write the heart of six variants, see five of them equal PEFT's, find what each
-#   costs and where it traps, then read one fair comparison and walk through a decision guide.
+#   costs and where it traps. Then you read one fair comparison and walk through a decision guide.
 # - **You need** notebook 01; notebook 03 helps with LoftQ, notebook 05 has DoRA. No GPU.
 # - **Time:** 85 minutes for you. The cells themselves take <!-- minutes -->.
 
@@ -274,7 +274,7 @@ Table(("rank", "won back in 1 turn", "in 5 turns"), rows)
 
 # %% [markdown]
 # At rank 16 most of the loss stays. `tiny` is narrow. In a wide model the same rank is a smaller
-# share of all directions, so of a loss that is as noisy it wins back less.
+# share of all directions. There it wins back less of a loss that is as noisy.
 #
 # **The trap:** PEFT's own LoftQ leaves the scale out of A and B. We take its decomposition, and
 # apply it as PEFT's layer would.
@@ -328,7 +328,7 @@ check("07.5", weakest)
 # %% [markdown]
 # <!-- hints: 07.5 -->
 #
-# We train ours and PEFT's side by side for eight steps, from the same P and Q, and prune from six
+# We train ours and PEFT's side by side for eight steps, from the same P and Q. Both prune from six
 # triplets a map to a mean of three.
 
 # %%
